@@ -1,0 +1,1 @@
+"""How fast is an artefact? Worker processes, interleaved rounds, raw samples, statistics."""

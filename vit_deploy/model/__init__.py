@@ -1,0 +1,1 @@
+"""The Vision Transformer itself: config, layers, layouts and preprocessing. It never learns a format's name."""

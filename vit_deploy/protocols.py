@@ -1,0 +1,263 @@
+"""The few interfaces that every exporter and every runtime keeps, and the data that crosses them.
+
+Adding a format is one file in ``exporters/`` that defines ``EXPORTER``; adding a backend is one
+file in ``vit_deploy/runtimes/`` that defines ``RUNTIME``. Nothing else has to know of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    import numpy as np
+    from typing_extensions import Self
+
+    from vit_deploy.model.config import ViTConfig
+    from vit_deploy.spec import Availability, Device, IOSpec, Precision, RuntimeFacts
+    from vit_deploy.weights.imported import Model
+
+    Arrays = Mapping[str, np.ndarray[Any, Any]]
+    """Tensors by name, as numpy arrays in C order."""
+
+
+def option(default: Any, help: str, choices: Sequence[Any] = (), flag: str = "") -> Any:  # noqa: ANN401
+    """A field of an ``Options`` dataclass that the command line offers as a flag.
+
+    Args:
+        default: the value when the flag is not given.
+        help: the flag's help text.
+        choices: the values allowed; any when empty.
+        flag: the flag's name; ``--field-name`` when empty.
+    """
+    return field(default=default, metadata={"help": help, "choices": tuple(choices), "flag": flag})
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of an exporter or runtime that has none."""
+
+
+class Progress(Protocol):
+    """Told how far an act is; shows it, or not."""
+
+    def phase(self, text: str, total: int | None = None) -> None:
+        """A new phase begins, of ``total`` steps where that is known."""
+
+    def advance(self, steps: int = 1) -> None:
+        """``steps`` more of the present phase are done."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the user asked to stop; a long native build polls this."""
+
+
+class Silent:
+    """A :class:`Progress` that shows nothing."""
+
+    cancelled = False
+
+    def phase(self, text: str, total: int | None = None) -> None:
+        """Ignored."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Ignored."""
+
+
+@dataclass(frozen=True)
+class ExportedFiles:
+    """What an exporter made in its staging folder.
+
+    Attributes:
+        files: names relative to the staging folder; the first one is what a runtime opens.
+        spec: the I/O of the artefact as it was made.
+        facts: what was read back from what was built (node counts, fused attention, versions).
+        tools: name and version of each tool that took part.
+    """
+
+    files: tuple[str, ...]
+    spec: IOSpec
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One exported form of a model, where it lies.
+
+    Attributes:
+        name: ``<format>-<precision>``.
+        format: the exporter's name; ``pytorch`` for the reference weights themselves.
+        precision: the declared precision.
+        path: the file a runtime opens.
+        spec: its inputs and outputs.
+        config: the model's config.
+        facts: what was read back when it was built.
+    """
+
+    name: str
+    format: str
+    precision: Precision
+    path: Path
+    spec: IOSpec
+    config: ViTConfig
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """Makes artefacts of one format."""
+
+    format: ClassVar[str]
+    description: ClassVar[str]
+    Options: ClassVar[type]
+    precisions: ClassVar[frozenset[Precision]]
+    needs: ClassVar[str]
+    """The format that must be exported first (TensorRT is built from ``onnx``), or empty."""
+
+    def available(self) -> Availability:
+        """Whether this machine can export the format."""
+
+    def export(
+        self,
+        model: Model,
+        spec: IOSpec,
+        options: Any,
+        staging: Path,
+        progress: Progress,  # noqa: ANN401
+    ) -> ExportedFiles:
+        """Write the artefact's files into the empty folder ``staging``.
+
+        Raises:
+            ExportFailed: when it cannot be made, or its linter refuses it.
+        """
+
+
+class Step(Protocol):
+    """One inference with its inputs and outputs already on the device."""
+
+    def __call__(self) -> None:
+        """Start one inference; it may still run when this returns."""
+
+    def synchronize(self) -> None:
+        """Wait until all that was started is done."""
+
+
+class Session(Protocol):
+    """An artefact opened by a runtime on a device; a context manager."""
+
+    @property
+    def facts(self) -> RuntimeFacts:
+        """What the backend says of itself, read back."""
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Numpy in, numpy out, by name.
+
+        Raises:
+            RunFailed: when the backend fails.
+        """
+
+    def stage(self, inputs: Arrays) -> Step:
+        """Put ``inputs`` on the device and give the step that infers from them, for timing."""
+
+    def close(self) -> None:
+        """Release what the backend holds."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """What every runtime is told; one that cannot honour a setting refuses it.
+
+    Attributes:
+        threads: CPU threads for one inference; the backend's default when ``None``.
+        cuda_graph: replay inferences as a CUDA graph.
+        spin: whether idle threads may spin; off, so that neighbours are not disturbed.
+    """
+
+    threads: int | None = None
+    cuda_graph: bool = False
+    spin: bool = False
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """Runs artefacts of some formats."""
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    formats: ClassVar[frozenset[str]]
+
+    def available(self, device: Device | None = None) -> Availability:
+        """Whether this machine can run it, on ``device`` if given; if not, why and what mends it."""
+
+    def devices(self) -> tuple[Device, ...]:
+        """The devices it can run on here, the best first."""
+
+    def open(self, artefact: Artefact, device: Device, options: SessionOptions) -> Session:
+        """Open an artefact.
+
+        Raises:
+            BackendMissing: when this machine cannot.
+            RunFailed: when the backend refuses the artefact, or falls back to something else.
+        """
+
+
+class BaseSession(ABC):
+    """What all sessions share: checks of names, dtypes and shapes around one inner method."""
+
+    def __init__(self, artefact: Artefact) -> None:
+        self.artefact = artefact
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """See :class:`Session`; checks the inputs, then calls :meth:`_run`."""
+        import numpy as np
+
+        from vit_deploy.errors import RunFailed
+
+        contiguous = {}
+        for spec in self.artefact.spec.inputs:
+            if spec.name not in inputs:
+                raise RunFailed(f"input {spec.name!r} is missing", expected=f"inputs {sorted(inputs)}")
+            array = inputs[spec.name]
+            fits = len(array.shape) == len(spec.shape) and all(
+                isinstance(want, str) or have == want
+                for have, want in zip(array.shape, spec.shape, strict=True)
+            )
+            if not fits or array.dtype.name != spec.dtype:
+                raise RunFailed(
+                    f"input {spec.name!r} is {array.dtype.name} of shape {array.shape}",
+                    expected=f"{spec.dtype} of shape {spec.shape}",
+                )
+            contiguous[spec.name] = np.ascontiguousarray(array)
+        return self._run(contiguous)
+
+    @abstractmethod
+    def _run(self, inputs: Arrays) -> Arrays:
+        """Infer; the inputs are complete, contiguous and of the right dtype and shape."""
+
+    def close(self) -> None:  # noqa: B027 - most sessions hold nothing
+        """Release what the backend holds; nothing, unless a session says otherwise."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def option_fields(options: type) -> dict[str, Any]:
+    """The fields of an ``Options`` dataclass by name, with what :func:`option` said of them."""
+    return {entry.name: entry for entry in fields(options)}

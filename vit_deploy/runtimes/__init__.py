@@ -1,0 +1,1 @@
+"""Runtimes, one file per backend. Eager PyTorch is just another one."""

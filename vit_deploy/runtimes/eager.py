@@ -1,0 +1,175 @@
+"""Eager PyTorch as just another runtime: the reference that every artefact is compared with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vit_deploy.errors import BackendMissing, RunFailed
+from vit_deploy.protocols import BaseSession
+from vit_deploy.spec import Availability, Device, RuntimeFacts
+
+if TYPE_CHECKING:
+    import torch
+
+    from vit_deploy.protocols import Arrays, Artefact, SessionOptions, Step
+
+
+def cuda_availability() -> Availability:
+    """Whether PyTorch can reach a CUDA device here."""
+    import torch
+
+    version = torch.__version__
+    if torch.cuda.is_available():
+        return Availability.yes(version)
+    reason = "this PyTorch is a CPU build" if torch.version.cuda is None else "PyTorch finds no CUDA device"
+    return Availability.no(
+        reason, "run on a machine with an NVIDIA GPU, its driver and a CUDA build of torch", version
+    )
+
+
+def require_device(device: Device) -> None:
+    """Refuse a device that PyTorch cannot reach.
+
+    Raises:
+        BackendMissing: saying why and what mends it.
+    """
+    if device.kind == "cuda":
+        found = cuda_availability()
+        if not found.ok:
+            raise BackendMissing(f"device {device} cannot be used: {found.reason}", next_command=found.mend)
+
+
+class TorchStep:
+    """One inference of a torch callable on tensors that are already on the device."""
+
+    def __init__(self, call: Any, tensors: tuple[torch.Tensor, ...], device: Device) -> None:  # noqa: ANN401
+        self.call = call
+        self.tensors = tensors
+        self.device = device
+
+    def __call__(self) -> None:
+        """Start one inference."""
+        import torch
+
+        with torch.inference_mode():
+            self.call(*self.tensors)
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self.device.kind == "cuda":
+            import torch
+
+            torch.cuda.synchronize(self.device.index)
+
+
+class TorchSession(BaseSession):
+    """A callable torch module opened on a device: eager, TorchScript and ``.pt2`` share it."""
+
+    def __init__(self, artefact: Artefact, module: Any, device: Device, facts: RuntimeFacts) -> None:  # noqa: ANN401
+        super().__init__(artefact)
+        self.module = module
+        self.device = device
+        self.facts = facts
+
+    def _tensors(self, inputs: Arrays) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[
+            self.artefact.precision
+        ]
+        return tuple(
+            torch.from_numpy(inputs[spec.name]).to(str(self.device), dtype)
+            for spec in self.artefact.spec.inputs
+        )
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        import torch
+
+        try:
+            with torch.inference_mode():
+                results = self.module(*self._tensors(inputs))
+        except RuntimeError as error:
+            raise RunFailed(f"{self.facts.backend} failed on {self.artefact.name}: {error}") from error
+        tensors = results if isinstance(results, (tuple, list)) else (results,)
+        names = self.artefact.spec.output_names
+        if len(tensors) != len(names):
+            raise RunFailed(
+                f"{self.artefact.name} gave {len(tensors)} outputs", expected=f"{', '.join(names)}"
+            )
+        return {name: tensor.float().cpu().numpy() for name, tensor in zip(names, tensors, strict=True)}
+
+    def stage(self, inputs: Arrays) -> Step:
+        """See :class:`vit_deploy.protocols.Session`."""
+        return TorchStep(self.module, self._tensors(inputs), self.device)
+
+
+def set_threads(threads: int | None) -> int:
+    """Set PyTorch's intra-op threads for this process, and read them back."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+class EagerRuntime:
+    """The model in PyTorch, as it is written for people (einops layout)."""
+
+    name: ClassVar[str] = "eager"
+    description: ClassVar[str] = "PyTorch, module by module: the reference"
+    formats: ClassVar[frozenset[str]] = frozenset({"pytorch"})
+
+    def available(self, device: Device | None = None) -> Availability:
+        """See :class:`vit_deploy.protocols.Runtime`."""
+        import torch
+
+        return (
+            cuda_availability() if device and device.kind == "cuda" else Availability.yes(torch.__version__)
+        )
+
+    def devices(self) -> tuple[Device, ...]:
+        """See :class:`vit_deploy.protocols.Runtime`."""
+        return (Device("cuda"), Device("cpu")) if cuda_availability().ok else (Device("cpu"),)
+
+    def open(self, artefact: Artefact, device: Device, options: SessionOptions) -> TorchSession:
+        """See :class:`vit_deploy.protocols.Runtime`; the artefact is the bundle's reference weights."""
+        import torch
+
+        from vit_deploy.model.vit import ViT
+        from vit_deploy.weights.tensors import read_safetensors
+
+        require_device(device)
+        threads = set_threads(options.threads)
+        dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[artefact.precision]
+        with torch.device("meta"):
+            model = ViT(artefact.config, outputs=artefact.spec.output_names)  # type: ignore[arg-type]
+        weights = read_safetensors(artefact.path)
+        state = {name: tensor.read().to(str(device), dtype) for name, tensor in weights.items()}
+        model.load_state_dict(state, assign=True)
+        model.requires_grad_(requires_grad=False).eval()
+        return TorchSession(artefact, model, device, _facts(model, device, threads))
+
+
+def _facts(model: torch.nn.Module, device: Device, threads: int) -> RuntimeFacts:
+    import torch
+
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    names = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+    if len(dtypes) != 1:
+        raise RunFailed(f"the model holds parameters of {len(dtypes)} dtypes: {sorted(map(str, dtypes))}")
+    placement: dict[str, int] = {}
+    for parameter in model.parameters():
+        placement[str(parameter.device)] = placement.get(str(parameter.device), 0) + 1
+    on_cuda = device.kind == "cuda"
+    return RuntimeFacts(
+        backend="eager",
+        version=torch.__version__,
+        device=str(device),
+        precision=names[dtypes.pop()],  # type: ignore[arg-type]
+        threads=None if on_cuda else threads,
+        placement=placement,
+        tf32=torch.backends.cuda.matmul.allow_tf32 if on_cuda else None,
+    )
+
+
+RUNTIME = EagerRuntime()

@@ -1,0 +1,156 @@
+"""What a checkpoint is once imported: a :class:`Model`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from vit_deploy.errors import HostileInput, ImportFailed, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from vit_deploy.model.preprocess import Preprocessing
+
+    from vit_deploy.model.config import OutputName, ViTConfig
+    from vit_deploy.model.vit import ViT
+    from vit_deploy.weights.tensors import Weights
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model came from.
+
+    Attributes:
+        kind: ``native``, ``timm``, ``transformers`` or ``random``.
+        name: what its owner calls it: an architecture or a hub name, never a path.
+        sha256: hash of the checkpoint file; of the seed's name for random weights.
+    """
+
+    kind: str
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """Config, weights (lazy, under our names), preprocessing and labels.
+
+    Attributes:
+        labels: one per class, or empty where the checkpoint names none.
+    """
+
+    config: ViTConfig
+    weights: Weights
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    source: Source
+
+    def eager(
+        self, *, dtype: torch.dtype | None = None, outputs: Sequence[OutputName] = (), device: str = "cpu"
+    ) -> ViT:
+        """The model as a PyTorch module with its weights, in evaluation mode.
+
+        Args:
+            dtype: dtype of the parameters, float32 unless given.
+            outputs: what ``forward`` returns; the config's default when empty.
+            device: where the parameters are put.
+        """
+        import torch
+
+        from vit_deploy.model.vit import ViT
+
+        with torch.device("meta"):
+            model = ViT(self.config, outputs=outputs)
+        state = {
+            name: tensor.read().to(device=device, dtype=dtype or torch.float32)
+            for name, tensor in self.weights.items()
+        }
+        model.load_state_dict(state, assign=True)
+        model.requires_grad_(requires_grad=False)
+        return model.eval()
+
+    def with_checked_weights(self, *, allow_nonfinite: bool = False) -> Model:
+        """The same model, once its weights are known to fit its config and to be finite.
+
+        Raises:
+            ImportFailed: for missing or unexpected keys, or shapes that do not fit.
+            HostileInput: for NaN or Inf, unless ``allow_nonfinite``.
+        """
+        expected = expected_shapes(self.config)
+        check_names(expected, self.weights)
+        for name, shape in expected.items():
+            if self.weights[name].shape != shape:
+                raise ImportFailed(
+                    f"weight {name!r} has shape {self.weights[name].shape}",
+                    expected=f"shape {shape}, from the config",
+                    next_command=_shape_hint(name),
+                )
+        if not allow_nonfinite:
+            _check_finite(self.weights)
+        if self.labels and self.config.num_classes and len(self.labels) != self.config.num_classes:
+            raise ImportFailed(
+                f"the checkpoint names {len(self.labels)} labels for {self.config.num_classes} classes",
+                expected="one label per class, or none",
+            )
+        return replace(self)
+
+
+def expected_shapes(config: ViTConfig) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the state dict that a config asks for, in the model's order."""
+    import torch
+
+    from vit_deploy.model.vit import ViT
+
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in ViT(config).state_dict().items()}
+
+
+def check_names(expected: dict[str, tuple[int, ...]], found: Weights) -> None:
+    """Refuse missing and unexpected weights, with the nearest names.
+
+    Raises:
+        ImportFailed: naming up to five of each.
+    """
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    if not missing and not extra:
+        return
+    parts = []
+    if missing:
+        shown = [f"{name!r}{_nearest_hint(name, extra)}" for name in missing[:5]]
+        parts.append(f"{len(missing)} missing ({', '.join(shown)}{', …' if len(missing) > 5 else ''})")
+    if extra:
+        shown = [f"{name!r}{_nearest_hint(name, missing)}" for name in extra[:5]]
+        parts.append(f"{len(extra)} unexpected ({', '.join(shown)}{', …' if len(extra) > 5 else ''})")
+    raise ImportFailed(
+        f"the checkpoint's weights do not fit the architecture: {'; '.join(parts)}",
+        expected=f"the {len(expected)} weights of the architecture and no others",
+        next_command="vit-deploy models, and --arch with the name that fits",
+    )
+
+
+def _nearest_hint(name: str, candidates: list[str]) -> str:
+    close = nearest(name, candidates, limit=1)
+    return f", nearest: {close[0]!r}" if close else ""
+
+
+def _shape_hint(name: str) -> str:
+    if name == "pos_embed":
+        return "choose the --arch of the checkpoint's own resolution: positions are not resampled"
+    if name.startswith("head"):
+        return "give --num-classes with the checkpoint's own number of classes"
+    return "vit-deploy models, and --arch with the name that fits"
+
+
+def _check_finite(weights: Weights) -> None:
+    for name, tensor in weights.items():
+        values = tensor.read()
+        if not values.isfinite().all():
+            bad = int((~values.isfinite()).sum())
+            raise HostileInput(
+                f"weight {name!r} holds {bad} NaN or Inf of {tensor.numel} values",
+                expected="finite weights",
+                next_command="repair the checkpoint, or pass --allow-nonfinite to go on with it",
+            )

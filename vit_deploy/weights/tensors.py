@@ -1,0 +1,315 @@
+"""Weights that stay on the disk until they are asked for.
+
+A :class:`WeightTensor` knows its name, shape and dtype and reads itself on demand, so that a model
+is described, renamed, fused and exported with one tensor in memory at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vit_deploy.errors import HostileInput, ImportFailed, OutputFailed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import BinaryIO
+
+    import torch
+
+_SAFETENSORS_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+_FLOATING = {"float64", "float32", "float16", "bfloat16"}
+
+
+@dataclass(frozen=True)
+class WeightTensor:
+    """One tensor of a checkpoint, unread.
+
+    Attributes:
+        name: its key.
+        shape: its shape.
+        dtype: its torch dtype name, such as ``float32``.
+        reader: gives the tensor, contiguous, on the CPU; called at each :meth:`read`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    reader: Callable[[], torch.Tensor]
+
+    @property
+    def numel(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    def read(self) -> torch.Tensor:
+        """The tensor itself, read now.
+
+        Raises:
+            HostileInput: when what is read has another shape than was announced.
+        """
+        tensor = self.reader()
+        if tuple(tensor.shape) != self.shape:
+            raise HostileInput(
+                f"weight {self.name!r} was read with shape {tuple(tensor.shape)}",
+                expected=f"shape {self.shape}, as its header says",
+                next_command="copy or download the checkpoint again",
+            )
+        return tensor
+
+    def renamed(self, name: str) -> WeightTensor:
+        """The same tensor under another name."""
+        return WeightTensor(name, self.shape, self.dtype, self.reader)
+
+    def as_float32(self) -> WeightTensor:
+        """The same tensor as float32 (exact from float16 and bfloat16, rounded from float64)."""
+        if self.dtype == "float32":
+            return self
+        if self.dtype not in _FLOATING:
+            raise ImportFailed(f"weight {self.name!r} has dtype {self.dtype}", expected="a floating dtype")
+        return WeightTensor(self.name, self.shape, "float32", lambda: self.read().float())
+
+    def reshaped(self, shape: tuple[int, ...]) -> WeightTensor:
+        """The same numbers in another shape."""
+        return WeightTensor(self.name, shape, self.dtype, lambda: self.read().reshape(shape))
+
+
+def concatenate(name: str, parts: Iterable[WeightTensor]) -> WeightTensor:
+    """The parts joined along their first dimension, read when asked (q, k and v to ``qkv``)."""
+    pieces = tuple(parts)
+    shape = (sum(piece.shape[0] for piece in pieces), *pieces[0].shape[1:])
+
+    def read() -> torch.Tensor:
+        import torch
+
+        return torch.cat([piece.read() for piece in pieces])
+
+    return WeightTensor(name, shape, pieces[0].dtype, read)
+
+
+class Weights(Mapping[str, WeightTensor]):
+    """An ordered, lazy state dict."""
+
+    def __init__(self, tensors: Iterable[WeightTensor]) -> None:
+        self._tensors = {tensor.name: tensor for tensor in tensors}
+
+    def __getitem__(self, name: str) -> WeightTensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors as float32."""
+        return 4 * sum(tensor.numel for tensor in self.values())
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Every tensor, read."""
+        return {name: tensor.read() for name, tensor in self.items()}
+
+
+def read_checkpoint_file(path: Path) -> Weights:
+    """The weights of a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, unread.
+
+    Raises:
+        ImportFailed: when there is no such file, or it has another kind of content.
+        HostileInput: when it is truncated or holds code.
+    """
+    if not path.is_file():
+        raise ImportFailed(
+            f"there is no checkpoint file at {str(path)!r}",
+            expected="a .safetensors, .pth, .pt or .bin file",
+            next_command=f"ls {str(path.parent)!r}",
+        )
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    if path.suffix in {".pth", ".pt", ".bin"}:
+        return read_torch_file(path)
+    raise ImportFailed(
+        f"{path.name!r} does not end like a checkpoint",
+        expected="a name that ends in .safetensors, .pth, .pt or .bin",
+    )
+
+
+def _read_one(path: Path, name: str) -> torch.Tensor:
+    # The file is opened for each tensor: closing it unmaps its pages, which otherwise stay resident
+    # and make a whole checkpoint count as memory of this process.
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(name).clone()
+    except (SafetensorError, OSError) as error:
+        raise HostileInput(
+            f"weight {name!r} of {str(path)!r} cannot be read: {error}",
+            expected="the file as it was when its header was read",
+            next_command="copy or download the checkpoint again",
+        ) from error
+    return tensor
+
+
+def read_safetensors(path: Path) -> Weights:
+    """The weights of a safetensors file, unread; the header is checked against the file's size.
+
+    Raises:
+        HostileInput: when the file is truncated, or is no safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+            described = {
+                name: (tuple(entry.get_shape()), str(entry.get_dtype())) for name, entry in slices.items()
+            }
+    except (SafetensorError, OSError, ValueError) as error:
+        raise HostileInput(
+            f"{str(path)!r} is no whole safetensors file: {error}",
+            expected="a file as safetensors wrote it",
+            next_command="copy or download the checkpoint again",
+        ) from error
+    return Weights(
+        WeightTensor(name, shape, _SAFETENSORS_DTYPES.get(dtype, dtype), _reader_of(path, name))
+        for name, (shape, dtype) in described.items()
+    )
+
+
+def _reader_of(path: Path, name: str) -> Callable[[], torch.Tensor]:
+    return lambda: _read_one(path, name)
+
+
+def read_torch_file(path: Path) -> Weights:
+    """The weights of a file that ``torch.save`` wrote. Code in its pickle is never executed.
+
+    The tensors are found at the top, or under the one key that training scripts put them
+    (``model``, ``state_dict``, ``module``).
+
+    Raises:
+        HostileInput: when the file is truncated, or its pickle holds anything but tensors and
+            plain data.
+        ImportFailed: when it holds no tensors.
+    """
+    import torch
+
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except pickle.UnpicklingError as error:
+        raise HostileInput(
+            f"{str(path)!r} holds more than tensors and plain data, and was not opened",
+            expected="a file that torch.load(weights_only=True) accepts, or safetensors",
+            next_command="have its owner save it again with safetensors.torch.save_file",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise HostileInput(
+            f"{str(path)!r} is no whole PyTorch checkpoint: {str(error).splitlines()[0]}",
+            expected="a file as torch.save wrote it",
+            next_command="copy or download the checkpoint again",
+        ) from error
+    state = _find_state_dict(loaded)
+    if not state:
+        raise ImportFailed(
+            f"{str(path)!r} holds no state dict",
+            expected="tensors by name, at the top or under 'model', 'state_dict' or 'module'",
+        )
+    return Weights(
+        WeightTensor(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), _constant(tensor))
+        for name, tensor in state.items()
+    )
+
+
+def _is_zip(path: Path) -> bool:
+    return zipfile.is_zipfile(path)
+
+
+def _constant(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+    return lambda: tensor.detach().contiguous()
+
+
+def _find_state_dict(loaded: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - whatever was saved
+    import torch
+
+    if not isinstance(loaded, Mapping):
+        return {}
+    for key in ("model", "state_dict", "module"):
+        if isinstance(loaded.get(key), Mapping):
+            return _find_state_dict(loaded[key])
+    return {str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+
+
+def write_safetensors(weights: Weights, target: BinaryIO) -> str:
+    """Write float32 weights in the safetensors format, one tensor in memory at a time.
+
+    Same weights, same bytes. ``safetensors.torch.save_file`` would hold all of them at once.
+    Format: https://huggingface.co/docs/safetensors (8 bytes of header length, JSON, data).
+
+    Returns:
+        The SHA-256 of what was written, in hexadecimal.
+    """
+    header: dict[str, Any] = {}
+    offset = 0
+    for name in sorted(weights):
+        size = 4 * weights[name].numel
+        header[name] = {
+            "dtype": "F32",
+            "shape": list(weights[name].shape),
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    digest = hashlib.sha256()
+
+    def write(data: bytes | memoryview) -> None:
+        digest.update(data)
+        target.write(data)
+
+    write(len(encoded).to_bytes(8, "little"))
+    write(encoded)
+    for name in sorted(weights):
+        array = weights[name].as_float32().read().contiguous().numpy()
+        write(memoryview(array.reshape(-1)).cast("B"))
+    return digest.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def sync_file(file: BinaryIO) -> None:
+    """Flush a file to the disk.
+
+    Raises:
+        OutputFailed: when the disk is full or the file cannot be written.
+    """
+    try:
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise OutputFailed(f"writing failed: {error}", expected="room on the disk") from error
