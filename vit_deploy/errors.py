@@ -105,6 +105,4 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], next_command: str =
     ordered = close + [other for other in names if other not in close]
     shown = ", ".join(ordered[:12]) + (f", … ({len(ordered)} in all)" if len(ordered) > 12 else "")
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return UsageFailed(
-        f"unknown {kind} {name!r}{hint}", expected=f"one of {shown}", next_command=next_command
-    )
+    return UsageFailed(f"unknown {kind} {name!r}{hint}", expected=f"one of {shown}", next_command=next_command)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     """Tensors by name, as numpy arrays in C order."""
 
 
-def option(default: Any, help: str, choices: Sequence[Any] = (), flag: str = "") -> Any:  # noqa: ANN401
+def option(default: Any, help: str, choices: Sequence[Any] = (), flag: str = "") -> Any:
     """A field of an ``Options`` dataclass that the command line offers as a flag.
 
     Args:
@@ -129,7 +129,7 @@ class Exporter(Protocol):
         spec: IOSpec,
         options: Any,
         staging: Path,
-        progress: Progress,  # noqa: ANN401
+        progress: Progress,
     ) -> ExportedFiles:
         """Write the artefact's files into the empty folder ``staging``.
 

@@ -28,9 +28,7 @@ ALIASES = {
 
 def _modules(package: str) -> list[str]:
     home = importlib.import_module(package)
-    return sorted(
-        entry.name for entry in pkgutil.iter_modules(home.__path__) if not entry.name.startswith("_")
-    )
+    return sorted(entry.name for entry in pkgutil.iter_modules(home.__path__) if not entry.name.startswith("_"))
 
 
 def formats() -> list[str]:

@@ -152,7 +152,7 @@ class RuntimeFacts:
     tf32: bool | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
-    def with_details(self, **details: Any) -> RuntimeFacts:  # noqa: ANN401 - facts of any backend
+    def with_details(self, **details: Any) -> RuntimeFacts:
         """The same facts with more details."""
         return replace(self, details={**self.details, **details})
 

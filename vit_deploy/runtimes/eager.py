@@ -42,7 +42,7 @@ def require_device(device: Device) -> None:
 class TorchStep:
     """One inference of a torch callable on tensors that are already on the device."""
 
-    def __init__(self, call: Any, tensors: tuple[torch.Tensor, ...], device: Device) -> None:  # noqa: ANN401
+    def __init__(self, call: Any, tensors: tuple[torch.Tensor, ...], device: Device) -> None:
         self.call = call
         self.tensors = tensors
         self.device = device
@@ -65,7 +65,7 @@ class TorchStep:
 class TorchSession(BaseSession):
     """A callable torch module opened on a device: eager, TorchScript and ``.pt2`` share it."""
 
-    def __init__(self, artefact: Artefact, module: Any, device: Device, facts: RuntimeFacts) -> None:  # noqa: ANN401
+    def __init__(self, artefact: Artefact, module: Any, device: Device, facts: RuntimeFacts) -> None:
         super().__init__(artefact)
         self.module = module
         self.device = device
@@ -74,9 +74,7 @@ class TorchSession(BaseSession):
     def _tensors(self, inputs: Arrays) -> tuple[torch.Tensor, ...]:
         import torch
 
-        dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[
-            self.artefact.precision
-        ]
+        dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.artefact.precision]
         return tuple(
             torch.from_numpy(inputs[spec.name]).to(str(self.device), dtype)
             for spec in self.artefact.spec.inputs
@@ -93,9 +91,7 @@ class TorchSession(BaseSession):
         tensors = results if isinstance(results, (tuple, list)) else (results,)
         names = self.artefact.spec.output_names
         if len(tensors) != len(names):
-            raise RunFailed(
-                f"{self.artefact.name} gave {len(tensors)} outputs", expected=f"{', '.join(names)}"
-            )
+            raise RunFailed(f"{self.artefact.name} gave {len(tensors)} outputs", expected=f"{', '.join(names)}")
         return {name: tensor.float().cpu().numpy() for name, tensor in zip(names, tensors, strict=True)}
 
     def stage(self, inputs: Arrays) -> Step:
@@ -123,9 +119,7 @@ class EagerRuntime:
         """See :class:`vit_deploy.protocols.Runtime`."""
         import torch
 
-        return (
-            cuda_availability() if device and device.kind == "cuda" else Availability.yes(torch.__version__)
-        )
+        return cuda_availability() if device and device.kind == "cuda" else Availability.yes(torch.__version__)
 
     def devices(self) -> tuple[Device, ...]:
         """See :class:`vit_deploy.protocols.Runtime`."""

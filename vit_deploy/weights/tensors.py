@@ -247,7 +247,7 @@ def _constant(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
     return lambda: tensor.detach().contiguous()
 
 
-def _find_state_dict(loaded: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - whatever was saved
+def _find_state_dict(loaded: Any) -> dict[str, torch.Tensor]:
     import torch
 
     if not isinstance(loaded, Mapping):
