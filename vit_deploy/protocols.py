@@ -130,8 +130,12 @@ class Exporter(Protocol):
         options: Any,
         staging: Path,
         progress: Progress,
+        source: Artefact | None = None,
     ) -> ExportedFiles:
         """Write the artefact's files into the empty folder ``staging``.
+
+        Args:
+            source: the accepted artefact of the format in ``needs``; ``None`` where that is empty.
 
         Raises:
             ExportFailed: when it cannot be made, or its linter refuses it.
