@@ -1,4 +1,4 @@
-"""Take a Vision Transformer from its checkpoint to an artefact that is fast on the target and proven equal to eager PyTorch.
+"""From a Vision Transformer's checkpoint to an artefact that is fast and proven equal to eager PyTorch.
 
 Names are imported on first use, so that ``import vit_deploy`` costs nothing.
 """

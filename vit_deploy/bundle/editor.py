@@ -1,0 +1,314 @@
+"""Writing a bundle: staged, flushed, renamed, locked.
+
+Files are staged inside the bundle under ``.staging``, flushed, renamed to a name that holds their
+hash, and the manifest is replaced last: a reader sees the old bundle or the new one, never a mix.
+What an interrupted run left behind, and what the manifest no longer names, is cleared when the
+bundle is next opened for writing; so a reader that holds the last manifest still finds its files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from dataclasses import asdict, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vit_deploy import __version__
+from vit_deploy.bundle.manifest import (
+    MANIFEST_NAME,
+    ArtefactRecord,
+    BatchRecord,
+    FileRecord,
+    Manifest,
+    ModelRecord,
+    ParityRecord,
+    SourceRecord,
+    TensorRecord,
+)
+from vit_deploy.bundle.reader import Bundle
+from vit_deploy.errors import OutputFailed, UsageFailed
+from vit_deploy.model.config import ViTConfig
+from vit_deploy.model.preprocess import Preprocessing
+from vit_deploy.protocols import Artefact, ExportedFiles
+from vit_deploy.weights.tensors import read_safetensors, sha256_of, sync_file, write_safetensors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vit_deploy.spec import IOSpec, Precision, Verdict
+    from vit_deploy.weights.imported import Model
+
+STAGING = ".staging"
+LOCK_NAME = ".lock"
+ARTEFACTS = "artefacts"
+LOCK_TIMEOUT_S = 600.0
+
+
+@contextlib.contextmanager
+def edit_bundle(path: str | Path, model: Model) -> Iterator[BundleEditor]:
+    """Open the bundle at ``path`` for adding artefacts of ``model``; it is made where none is.
+
+    The bundle is locked for as long as this context lasts. A bundle that gets no artefact
+    leaves nothing behind.
+
+    Raises:
+        UsageFailed: when the bundle holds another model, or ``path`` is something else.
+        OutputFailed: when it cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    directory = Path(path)
+    _refuse_foreign(directory)
+    made = not directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / LOCK_NAME)
+        with lock.acquire(timeout=LOCK_TIMEOUT_S, poll_interval=0.1):
+            editor = BundleEditor(directory, model)
+            try:
+                editor.begin()
+                yield editor
+            finally:
+                editor.finish()
+    except Timeout as error:
+        raise OutputFailed(
+            f"another process has written to {str(path)!r} for {LOCK_TIMEOUT_S:.0f} s",
+            next_command="wait for it, or choose another --output",
+        ) from error
+    except OSError as error:
+        raise OutputFailed(
+            f"the bundle at {str(path)!r} cannot be written: {error.strerror or error}",
+            expected="a writable folder with room for the artefacts",
+            next_command="choose another --output",
+        ) from error
+    finally:
+        if made:
+            _remove_if_empty(directory)
+
+
+class BundleEditor:
+    """A bundle that is locked for writing; made by :meth:`Bundle.edit`."""
+
+    def __init__(self, path: Path, model: Model) -> None:
+        self.path = path
+        self._given = model
+        self._staging = path / STAGING
+        self._manifest: Manifest | None = None
+        self._weights: FileRecord | None = None
+
+    def begin(self) -> None:
+        """Clear what an interrupted run left, and stage the reference weights if they are new."""
+        shutil.rmtree(self._staging, ignore_errors=True)
+        self._staging.mkdir()
+        if (self.path / MANIFEST_NAME).exists():
+            self._manifest = Bundle.open(self.path).manifest
+            self._refuse_other_model(self._manifest.model)
+        self._clear_unnamed()
+        if self._manifest is None:
+            self._weights = self._stage_weights()
+
+    def _refuse_other_model(self, record: ModelRecord) -> None:
+        given = self._given
+        same = (
+            record.source == SourceRecord(**asdict(given.source))
+            and ViTConfig.from_dict(record.config) == given.config
+            and Preprocessing.from_dict(record.preprocessing) == given.preprocessing
+        )
+        if not same:
+            raise UsageFailed(
+                f"the bundle at {str(self.path)!r} holds another model: {record.source.name} "
+                f"({record.source.sha256[:12]})",
+                expected=f"{given.source.name} ({given.source.sha256[:12]}), or no bundle",
+                next_command="choose another --output, or delete the bundle",
+            )
+
+    def _stage_weights(self) -> FileRecord:
+        target = self._staging / "weights.safetensors"
+        with target.open("wb") as file:
+            digest = write_safetensors(self._given.weights, file)
+            sync_file(file)
+        name = f"weights-{digest[:12]}.safetensors"
+        return FileRecord(name=name, bytes=target.stat().st_size, sha256=digest)
+
+    @property
+    def model(self) -> Model:
+        """The model, read from the reference weights that stand, or will stand, in the bundle."""
+        if self._weights is not None and self._manifest is None:
+            path = self._staging / "weights.safetensors"
+        else:
+            path = self.path / self._current().model.weights.name
+        return replace(self._given, weights=read_safetensors(path))
+
+    def _current(self) -> Manifest:
+        if self._manifest is None:
+            raise OutputFailed("the bundle has no manifest yet")
+        return self._manifest
+
+    def reference(self, spec: IOSpec, precision: Precision = "fp32") -> Artefact:
+        """The reference weights as an artefact that the eager runtime opens."""
+        if self._manifest is None:
+            path = self._staging / "weights.safetensors"
+        else:
+            path = self.path / self._manifest.model.weights.name
+        return Artefact(f"pytorch-{precision}", "pytorch", precision, path, spec, self._given.config)
+
+    def stage(self, name: str) -> Path:
+        """An empty folder for the files of the artefact ``name``."""
+        folder = self._staging / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def candidate(self, name: str, format: str, precision: Precision, exported: ExportedFiles) -> Artefact:
+        """The artefact as it lies in its staging folder, to be verified before it is accepted."""
+        path = self._staging / name / exported.files[0]
+        return Artefact(name, format, precision, path, exported.spec, self._given.config, dict(exported.facts))
+
+    def accept(
+        self, candidate: Artefact, exported: ExportedFiles, options: object, verdict: Verdict
+    ) -> ArtefactRecord:
+        """Move a candidate into the bundle and write the manifest that names it."""
+        folder = self._staging / candidate.name
+        files = [_record_of(folder, name) for name in exported.files]
+        directory = self._publish(folder, candidate.name, files)
+        record = ArtefactRecord(
+            name=candidate.name,
+            format=candidate.format,
+            precision=candidate.precision,
+            directory=directory,
+            files=files,
+            inputs=[TensorRecord.of(spec) for spec in exported.spec.inputs],
+            outputs=[TensorRecord.of(spec) for spec in exported.spec.outputs],
+            batch=BatchRecord(**asdict(exported.spec.batch)),
+            options=_plain(options),
+            tools=dict(sorted(exported.tools.items())),
+            facts=_plain(exported.facts),
+            parity=ParityRecord.of(verdict),
+        )
+        self._commit(record)
+        return record
+
+    def _publish(self, folder: Path, name: str, files: list[FileRecord]) -> str:
+        """Rename a staged folder to a name made of its content's hash, which no other content has."""
+        content = hashlib.sha256("".join(f"{file.name}{file.sha256}" for file in files).encode())
+        (self.path / ARTEFACTS).mkdir(exist_ok=True)
+        directory = f"{ARTEFACTS}/{name}-{content.hexdigest()[:12]}"
+        damaged = 0
+        while (self.path / directory).exists():
+            if all(_is_whole(self.path / directory, file) for file in files):
+                return directory
+            damaged += 1
+            directory = f"{ARTEFACTS}/{name}-{content.hexdigest()[:12]}-{damaged}"
+        folder.rename(self.path / directory)
+        _sync_directory(self.path / ARTEFACTS)
+        return directory
+
+    def _commit(self, record: ArtefactRecord) -> None:
+        old = self._manifest
+        if old is None:
+            weights = self._publish_weights()
+            model = ModelRecord(
+                config=self._given.config.to_dict(),
+                preprocessing=self._given.preprocessing.to_dict(),
+                labels=list(self._given.labels),
+                source=SourceRecord(**asdict(self._given.source)),
+                weights=weights,
+            )
+        else:
+            model = old.model
+        artefacts = {**(old.artefacts if old else {}), record.name: record}
+        manifest = Manifest(generator={"vit-deploy": __version__}, model=model, artefacts=artefacts)
+        staged = self._staging / MANIFEST_NAME
+        with staged.open("wb") as file:
+            file.write(manifest.to_json().encode())
+            sync_file(file)
+        staged.replace(self.path / MANIFEST_NAME)
+        _sync_directory(self.path)
+        self._manifest = manifest
+
+    def _publish_weights(self) -> FileRecord:
+        if self._weights is None:
+            raise OutputFailed("the reference weights were not staged")
+        target = self.path / self._weights.name
+        (self._staging / "weights.safetensors").replace(target)
+        return self._weights
+
+    def finish(self) -> None:
+        """Clear the staging folder; a bundle that got no artefact leaves nothing."""
+        shutil.rmtree(self._staging, ignore_errors=True)
+        if self._manifest is None:
+            self._clear_unnamed()
+            (self.path / LOCK_NAME).unlink(missing_ok=True)
+
+    def _clear_unnamed(self) -> None:
+        """Remove what the manifest does not name."""
+        kept = {record.directory for record in self._manifest.artefacts.values()} if self._manifest else set()
+        home = self.path / ARTEFACTS
+        for folder in home.iterdir() if home.is_dir() else ():
+            if f"{ARTEFACTS}/{folder.name}" not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+        _remove_if_empty(home)
+        weights = self._manifest.model.weights.name if self._manifest else ""
+        for stray in self.path.glob("weights-*.safetensors"):
+            if stray.name != weights:
+                stray.unlink(missing_ok=True)
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """A folder with something else in it is no place for a bundle."""
+    if directory.exists() and not directory.is_dir():
+        raise UsageFailed(f"{str(directory)!r} is a file", expected="a folder for the bundle")
+    if not directory.is_dir() or (directory / MANIFEST_NAME).exists():
+        return
+    ours = {STAGING, LOCK_NAME, ARTEFACTS}
+    foreign = [
+        entry.name
+        for entry in directory.iterdir()
+        if entry.name not in ours and not entry.name.startswith("weights-")
+    ]
+    if foreign:
+        raise UsageFailed(
+            f"{str(directory)!r} is no bundle and is not empty: it holds {sorted(foreign)[0]!r}",
+            expected="an empty or new folder, or a bundle",
+            next_command="choose another --output",
+        )
+
+
+def _remove_if_empty(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
+def _record_of(folder: Path, name: str) -> FileRecord:
+    path = folder / name
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return FileRecord(name=name, bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+def _is_whole(folder: Path, file: FileRecord) -> bool:
+    path = folder / file.name
+    return path.is_file() and path.stat().st_size == file.bytes and sha256_of(path) == file.sha256
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _plain(value: Any) -> Any:
+    """Plain JSON data of a dataclass or mapping; paths become names, so that no machine shows."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: _plain(entry) for name, entry in sorted(asdict(value).items())}
+    if isinstance(value, dict) or hasattr(value, "items"):
+        return {str(name): _plain(entry) for name, entry in sorted(value.items())}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        entries = sorted(value) if isinstance(value, (set, frozenset)) else value
+        return [_plain(entry) for entry in entries]
+    return value.name if isinstance(value, Path) else value

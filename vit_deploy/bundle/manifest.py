@@ -1,0 +1,186 @@
+"""``manifest.json``: the only entry point of a bundle. What it does not name does not exist.
+
+Same input, same bytes: no dates, no paths of the machine, sorted keys. Its JSON Schema is
+published as ``docs/manifest.schema.json`` and kept equal to these classes by a test.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from vit_deploy.errors import HostileInput
+from vit_deploy.spec import BatchRange, IOSpec, Precision, TensorSpec, Verdict
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not name or "\\" in name or "\0" in name:
+        raise ValueError(f"{name!r} does not stay inside the bundle")
+    return name
+
+
+InsidePath = Annotated[str, AfterValidator(_inside)]
+"""A relative path with forward slashes that stays inside the bundle."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileRecord(_Record):
+    """A file by name, size and hash."""
+
+    name: InsidePath
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class SourceRecord(_Record):
+    """Where the model came from."""
+
+    kind: str
+    name: str
+    sha256: str
+
+
+class ModelRecord(_Record):
+    """The model: what its checkpoint became."""
+
+    config: dict[str, Any]
+    preprocessing: dict[str, Any]
+    labels: list[str] = []
+    source: SourceRecord
+    weights: FileRecord
+
+
+class TensorRecord(_Record):
+    """One input or output; a dimension that is a word is free."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+    @classmethod
+    def of(cls, spec: TensorSpec) -> TensorRecord:
+        """From its plain form."""
+        return cls(name=spec.name, dtype=spec.dtype, shape=list(spec.shape))
+
+    def spec(self) -> TensorSpec:
+        """As its plain form."""
+        return TensorSpec(self.name, self.dtype, tuple(self.shape))
+
+
+class BatchRecord(_Record):
+    """The batch sizes an artefact is made for."""
+
+    minimum: int = Field(ge=1)
+    optimum: int = Field(ge=1)
+    maximum: int = Field(ge=1)
+
+
+class ParityRecord(_Record):
+    """The verdict that let an artefact in; ``passed`` is null where it was not verified."""
+
+    passed: bool | None
+    backend: str = ""
+    reason: str = ""
+    worst_ratio: float | None = None
+    p95_ratio: float | None = None
+    samples: int = 0
+    details: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> ParityRecord:
+        """From its plain form, rounded to four significant digits."""
+        return cls(
+            passed=verdict.passed,
+            backend=verdict.backend,
+            reason=verdict.reason,
+            worst_ratio=_rounded(verdict.worst_ratio),
+            p95_ratio=_rounded(verdict.p95_ratio),
+            samples=verdict.samples,
+            details={name: _rounded(value) for name, value in verdict.details.items()},
+        )
+
+    def verdict(self) -> Verdict:
+        """As its plain form."""
+        return Verdict(**self.model_dump())
+
+
+class ArtefactRecord(_Record):
+    """One exported form of the model."""
+
+    name: str
+    format: str
+    precision: Precision
+    directory: InsidePath
+    files: list[FileRecord] = Field(min_length=1)
+    inputs: list[TensorRecord]
+    outputs: list[TensorRecord]
+    batch: BatchRecord
+    options: dict[str, Any] = {}
+    tools: dict[str, str] = {}
+    facts: dict[str, Any] = {}
+    parity: ParityRecord
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.bytes for file in self.files)
+
+    def io_spec(self) -> IOSpec:
+        """Its inputs and outputs as plain data."""
+        return IOSpec(
+            inputs=tuple(entry.spec() for entry in self.inputs),
+            outputs=tuple(entry.spec() for entry in self.outputs),
+            batch=BatchRange(self.batch.minimum, self.batch.optimum, self.batch.maximum),
+        )
+
+
+class Manifest(_Record):
+    """The whole manifest."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    generator: dict[str, str] = {}
+    model: ModelRecord
+    artefacts: dict[str, ArtefactRecord] = {}
+
+    def to_json(self) -> str:
+        """The text of ``manifest.json``; the same manifest gives the same text."""
+        data = self.model_dump(mode="json")
+        return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Manifest:
+        """Read and check the text of ``manifest.json``.
+
+        Raises:
+            HostileInput: when it is no manifest, or one of another schema version.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "the top"
+            raise HostileInput(
+                f"{where!r} is no manifest that this version reads: at {place}: {first['msg']}",
+                expected=f"a manifest of schema version {SCHEMA_VERSION}, as vit-deploy wrote it",
+                next_command="vit-deploy export again, with the version installed here",
+            ) from error
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {name: _rounded(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(entry) for entry in value]
+    return value

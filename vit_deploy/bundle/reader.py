@@ -1,0 +1,129 @@
+"""Reading a bundle: nothing is opened before its hash was found right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vit_deploy.bundle.manifest import MANIFEST_NAME, ArtefactRecord, FileRecord, Manifest
+from vit_deploy.errors import HostileInput, ImportFailed, unknown_name
+from vit_deploy.model.config import ViTConfig
+from vit_deploy.model.preprocess import Preprocessing
+from vit_deploy.protocols import Artefact
+from vit_deploy.weights.imported import Model, Source
+from vit_deploy.weights.tensors import read_safetensors, sha256_of
+
+if TYPE_CHECKING:
+    from vit_deploy.spec import IOSpec, Precision
+
+
+class Bundle:
+    """A bundle that lies on the disk, open for reading."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._verified: set[str] = set()
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Open the bundle at ``path``.
+
+        Raises:
+            ImportFailed: when there is none.
+            HostileInput: when its manifest cannot be trusted.
+        """
+        directory = Path(path)
+        try:
+            text = (directory / MANIFEST_NAME).read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ImportFailed(
+                f"there is no bundle at {str(path)!r}",
+                expected=f"a directory with a {MANIFEST_NAME}",
+                next_command=f"vit-deploy export -m MODEL --format onnx -o {str(path)!r}",
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise HostileInput(
+                f"the manifest of {str(path)!r} cannot be read: {error}", expected="a readable UTF-8 file"
+            ) from error
+        return cls(directory, Manifest.from_json(text, str(directory / MANIFEST_NAME)))
+
+    @property
+    def config(self) -> ViTConfig:
+        """The model's config."""
+        return ViTConfig.from_dict(self.manifest.model.config)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The model's preprocessing."""
+        return Preprocessing.from_dict(self.manifest.model.preprocessing)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The model's labels, or none."""
+        return tuple(self.manifest.model.labels)
+
+    @property
+    def records(self) -> dict[str, ArtefactRecord]:
+        """The record of each artefact, by name."""
+        return dict(self.manifest.artefacts)
+
+    def model(self) -> Model:
+        """The model, with its reference weights unread.
+
+        Raises:
+            HostileInput: when the weights were changed.
+        """
+        record = self.manifest.model
+        return Model(
+            config=self.config,
+            weights=read_safetensors(self._verified_path("", record.weights)),
+            preprocessing=self.preprocessing,
+            labels=self.labels,
+            source=Source(**record.source.model_dump()),
+        )
+
+    def artefact(self, name: str) -> Artefact:
+        """An artefact by name, once the hash of each of its files was found right.
+
+        Raises:
+            UsageFailed: for an unknown name, with the nearest ones.
+            HostileInput: when a file is missing or was changed.
+        """
+        record = self.manifest.artefacts.get(name)
+        if record is None:
+            raise unknown_name("artefact", name, self.manifest.artefacts, f"vit-deploy inspect {self.path}")
+        paths = [self._verified_path(record.directory, file) for file in record.files]
+        return Artefact(
+            name=record.name,
+            format=record.format,
+            precision=record.precision,
+            path=paths[0],
+            spec=record.io_spec(),
+            config=self.config,
+            facts=record.facts,
+        )
+
+    def reference(self, spec: IOSpec, precision: Precision = "fp32") -> Artefact:
+        """The reference weights as an artefact that the eager runtime opens."""
+        path = self._verified_path("", self.manifest.model.weights)
+        return Artefact(f"pytorch-{precision}", "pytorch", precision, path, spec, self.config)
+
+    def _verified_path(self, directory: str, file: FileRecord) -> Path:
+        path = self.path / directory / file.name
+        if str(path) in self._verified:
+            return path
+        if path.is_symlink() or not path.is_file():
+            raise HostileInput(
+                f"{str(path)!r} is missing, or is no plain file",
+                expected="the file that the manifest names",
+                next_command="vit-deploy export again",
+            )
+        if path.stat().st_size != file.bytes or sha256_of(path) != file.sha256:
+            raise HostileInput(
+                f"{str(path)!r} was changed since it was exported: its SHA-256 is not the manifest's",
+                expected=f"{file.bytes} bytes with SHA-256 {file.sha256[:16]}…",
+                next_command="vit-deploy export again, or restore the file",
+            )
+        self._verified.add(str(path))
+        return path
