@@ -90,7 +90,7 @@ def edit_bundle(path: str | Path, model: Model) -> Iterator[BundleEditor]:
 
 
 class BundleEditor:
-    """A bundle that is locked for writing; made by :meth:`Bundle.edit`."""
+    """A bundle that is locked for writing; made by :func:`edit_bundle`."""
 
     def __init__(self, path: Path, model: Model) -> None:
         self.path = path
@@ -239,7 +239,7 @@ class BundleEditor:
     def finish(self) -> None:
         """Clear the staging folder; a bundle that got no artefact leaves nothing."""
         shutil.rmtree(self._staging, ignore_errors=True)
-        if self._manifest is None:
+        if not (self.path / MANIFEST_NAME).exists():
             self._clear_unnamed()
             (self.path / LOCK_NAME).unlink(missing_ok=True)
 
