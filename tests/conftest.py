@@ -7,10 +7,18 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
 from vit_deploy.model.config import ViTConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 def _mend_torchvision() -> None:
@@ -42,3 +50,18 @@ def small_config() -> ViTConfig:
         mlp_dim=150,
         num_classes=7,
     )
+
+
+@pytest.fixture
+def golden() -> Callable[[str, str], None]:
+    """Compare a text with ``tests/golden/<name>``, or write it there when `make golden` runs the test."""
+
+    def compare(name: str, text: str) -> None:
+        path = REPOSITORY / "tests" / "golden" / name
+        if os.environ.get("UPDATE_GOLDEN"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.exists(), f"there is no {path.name} yet: run `make golden`"
+        assert text == path.read_text(encoding="utf-8"), f"{name} changed: run `make golden`, read the diff"
+
+    return compare

@@ -1,0 +1,64 @@
+# What a person runs, and what .ci/run runs. Each target sets up what it needs, so any of them works on a fresh clone.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test test-all lint type bench golden docs build check gpu-check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv and install vit-deploy into it, with everything for development
+
+# The stamp is written last: an interrupted installation starts again.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup ## export, verify and run the built-in digits model; offline
+	@$(BIN)/vit-deploy demo
+
+test: setup ## every test that needs no GPU and no patience
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: setup ## every test, the slow ones too; those for a GPU skip where there is none
+	$(BIN)/python -m pytest
+
+lint: setup ## ruff, and that imports point one way
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+type: setup ## mypy, strict
+	$(BIN)/mypy
+
+bench: setup ## the project's own speed and memory, against a bare torch export and a bare loop
+	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+golden: setup ## rewrite tests/golden and docs/manifest.schema.json; read the diff before you commit it
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q -m "not slow and not gpu" -k golden
+	git diff --stat -- tests/golden docs/manifest.schema.json
+
+docs: setup ## run the commands and check the links of README and docs
+	$(BIN)/python -m pytest tests/test_docs.py
+
+build: setup ## source distribution and wheel, into dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+
+check: lint type test ## what has to hold before a change is merged
+
+gpu-check: setup ## the contract tests and benchmarks on a CUDA machine; figures into benchmarks/results/
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python benchmarks/gpu/check.py --output benchmarks/results
+
+clean: ## remove what was made here, .venv included
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
