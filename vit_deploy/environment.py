@@ -60,6 +60,14 @@ def gpu_names() -> list[str]:
     return names
 
 
+def cache_folder() -> Path:
+    """Where things that can be made again are kept: ``VIT_DEPLOY_CACHE``, or the user's cache folder."""
+    import platformdirs
+
+    named = os.environ.get("VIT_DEPLOY_CACHE")
+    return Path(named) if named else platformdirs.user_cache_path("vit-deploy")
+
+
 @functools.cache
 def environment() -> dict[str, Any]:
     """The environment as plain data, alike for every command."""
