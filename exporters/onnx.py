@@ -1,0 +1,109 @@
+"""ONNX: a small graph of standard operators, its weights streamed from the checkpoint.
+
+Made with PyTorch's dynamo exporter from a model without data, cleaned by the passes of
+``vit_deploy.graph``, and refused unless its linter agrees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from vit_deploy.errors import ExportFailed
+from vit_deploy.protocols import ExportedFiles, option
+from vit_deploy.spec import Availability
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from vit_deploy.protocols import Artefact, Progress
+    from vit_deploy.spec import IOSpec, Precision
+    from vit_deploy.weights.imported import Model
+
+OPSETS = (17, 18, 19, 20, 21, 22, 23)
+
+
+@dataclass(frozen=True)
+class OnnxOptions:
+    """What can be chosen about an ONNX file."""
+
+    opset: int = option(23, "ONNX operator set; 23 has Attention as one operator.", choices=OPSETS)
+    external_data: bool = option(
+        False, "Write the weights to a file beside the graph; past 2 GB that is always so."
+    )
+
+
+class OnnxExporter:
+    """See the module."""
+
+    format: ClassVar[str] = "onnx"
+    description: ClassVar[str] = "ONNX graph of standard operators, for ONNX Runtime, TensorRT, OpenVINO"
+    Options: ClassVar[type] = OnnxOptions
+    precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32"})
+    needs: ClassVar[str] = ""
+
+    def available(self) -> Availability:
+        """Always: what it needs is a part of the core installation."""
+        from vit_deploy.environment import package_version
+
+        return Availability.yes(package_version("onnx") or "")
+
+    def export(
+        self,
+        model: Model,
+        spec: IOSpec,
+        options: OnnxOptions,
+        staging: Path,
+        progress: Progress,
+        source: Artefact | None = None,  # noqa: ARG002 - needed by formats built on another
+    ) -> ExportedFiles:
+        """See :class:`vit_deploy.protocols.Exporter`."""
+        from vit_deploy.environment import package_version
+        from vit_deploy.graph.lint import lint
+        from vit_deploy.graph.stream import write_model
+
+        if options.opset not in OPSETS:
+            raise ExportFailed(f"opset {options.opset} is not offered", expected=f"one of {OPSETS}")
+        progress.phase("ONNX: capturing the model")
+        graph = build_graph(model, spec, options.opset)
+        progress.phase("ONNX: checking the graph")
+        facts = lint(graph, model.config, spec)
+        progress.phase("ONNX: writing the weights")
+        files = write_model(graph, staging / "model.onnx", external_data=options.external_data)
+        packages = ("torch", "onnx", "onnx-ir", "onnxscript")
+        tools = {name: package_version(name) or "unknown" for name in packages}
+        return ExportedFiles(files, spec, asdict(facts), tools)
+
+
+def build_graph(model: Model, spec: IOSpec, opset: int) -> ir.Model:
+    """The finished graph of a model at ``opset``, its weights unread.
+
+    Raises:
+        ExportFailed: when PyTorch cannot capture it, or it does not fit the weights.
+    """
+    from vit_deploy.graph.attention import attend_in_three_dimensions
+    from vit_deploy.graph.batch import shorten_batch_arithmetic
+    from vit_deploy.graph.capture import bind_weights, capture
+    from vit_deploy.graph.fold import fold_constants
+    from vit_deploy.graph.lower_opset import lower_opset
+    from vit_deploy.graph.metadata import describe_model, strip_metadata
+    from vit_deploy.graph.transpose_weights import transpose_weights
+    from vit_deploy.model.layout import RESHAPE
+    from vit_deploy.model.vit import ViT
+
+    outputs = spec.output_names
+    graph = capture(lambda: ViT(model.config, layout=RESHAPE, outputs=outputs).eval(), spec)  # type: ignore[arg-type]
+    bind_weights(graph, model.weights)
+    fold_constants(graph)
+    transpose_weights(graph)
+    shorten_batch_arithmetic(graph)
+    attend_in_three_dimensions(graph)
+    lower_opset(graph, opset)
+    strip_metadata(graph)
+    describe_model(graph, model)
+    return graph
+
+
+EXPORTER = OnnxExporter()

@@ -1,0 +1,142 @@
+"""From a PyTorch module to an ONNX graph without its weights ever being in memory.
+
+The module is built under ``FakeTensorMode``: tensors have shapes and dtypes and no data. It is
+captured with ``torch.export``, translated by PyTorch's own ONNX exporter, and only then are its
+initializers tied to weights that are read from the checkpoint when they are written.
+
+What depends on the version of PyTorch stands in this file alone (written against 2.13).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from vit_deploy.errors import ExportFailed
+from vit_deploy.spec import BATCH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import onnx_ir as ir
+    from torch import nn
+
+    from vit_deploy.spec import IOSpec
+    from vit_deploy.weights.tensors import Weights
+
+CAPTURE_OPSET = 23
+"""The opset every graph is captured at: the first with ``Attention``, the last PyTorch 2.13 has."""
+
+
+def capture(build: Callable[[], nn.Module], spec: IOSpec) -> ir.Model:
+    """Capture the module that ``build`` makes as a graph at :data:`CAPTURE_OPSET`, weights absent.
+
+    Args:
+        build: makes the module; called under ``FakeTensorMode``, so it costs no memory.
+        spec: inputs and outputs; the batch stays free unless its range is fixed.
+
+    Raises:
+        ExportFailed: when PyTorch cannot capture or translate it.
+    """
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    example = spec.batch.minimum if spec.batch.is_fixed else 2
+    free = None if spec.batch.is_fixed else {0: torch.export.Dim(BATCH, min=1)}
+    with _quiet(), FakeTensorMode(), torch.no_grad():
+        module = build().requires_grad_(requires_grad=False)
+        inputs = tuple(
+            torch.empty(entry.at_batch(example), dtype=getattr(torch, entry.dtype)) for entry in spec.inputs
+        )
+        try:
+            program = torch.export.export(module, inputs, dynamic_shapes=tuple(free for _ in inputs))
+            captured = torch.onnx.export(
+                program,
+                dynamo=True,
+                optimize=False,
+                opset_version=CAPTURE_OPSET,
+                verbose=False,
+                input_names=[entry.name for entry in spec.inputs],
+                output_names=list(spec.output_names),
+            )
+        except (torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.TorchDynamoException) as error:
+            raise ExportFailed(
+                f"PyTorch could not capture the model: {str(error).splitlines()[0]}",
+                expected="a model that torch.export takes",
+                next_command="run again with --debug for the whole report",
+            ) from error
+    if captured is None:
+        raise ExportFailed("PyTorch's exporter gave no graph")
+    model: ir.Model = captured.model
+    _name_batch(model)
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's chatter and its deprecations, which a user can do nothing about, away."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _name_batch(model: ir.Model) -> None:
+    """Give the one free dimension its name, wherever it stands alone."""
+    import onnx_ir as ir
+
+    batch = model.graph.inputs[0].shape
+    if batch is None or isinstance(batch[0], int):
+        return
+    anonymous = batch[0]
+    values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
+    for value in values:
+        if value.shape is not None:
+            value.shape = ir.Shape([ir.SymbolicDim(BATCH) if dim == anonymous else dim for dim in value.shape])
+
+
+def bind_weights(model: ir.Model, weights: Weights) -> None:
+    """Tie each parameter of the graph to the weight of the same name, unread.
+
+    Raises:
+        ExportFailed: when the graph asks for a weight that is not there, or of another shape.
+    """
+    import onnx_ir as ir
+
+    for name, value in model.graph.initializers.items():
+        if value.const_value is None or not is_unread(value.const_value):
+            continue
+        weight = weights.get(name)
+        shape = tuple(value.const_value.shape)
+        if weight is None or weight.shape != shape:
+            found = "no weight" if weight is None else f"shape {weight.shape}"
+            raise ExportFailed(f"the graph's parameter {name!r} has {found}", expected=f"shape {shape}")
+        value.const_value = ir.LazyTensor(
+            _reader(weight.as_float32().read, name),
+            dtype=ir.DataType.FLOAT,
+            shape=ir.Shape(shape),
+            name=name,
+        )
+
+
+def _reader(read: Callable[[], Any], name: str) -> Callable[[], Any]:
+    import onnx_ir as ir
+
+    return lambda: ir.tensor(read().numpy(), name=name)
+
+
+def is_unread(tensor: Any) -> bool:
+    """Whether a tensor's data is elsewhere: a fake parameter, or a weight not read yet."""
+    import onnx_ir as ir
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return isinstance(tensor, ir.LazyTensor) or isinstance(getattr(tensor, "raw", None), FakeTensor)
