@@ -57,15 +57,23 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, title
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=title or None,
+        title_justify="left",
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for heading in headings:
         table.add_column(
             heading.removesuffix(">"), justify="right" if heading.endswith(">") else "left", overflow="fold"
         )
     for row in rows:
         table.add_row(*[Text(str(cell)) for cell in row])
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
-    console.print(table, crop=False)
+    # rich takes 80 columns for what is no terminal, and would fold names that a script looks for.
+    width = None if sys.stdout.isatty() else 100_000
+    Console(file=sys.stdout, highlight=False, width=width).print(table, crop=False)
 
 
 def human_bytes(count: int) -> str:

@@ -34,6 +34,7 @@ def command(as_json: bool) -> None:
             ],
             title="Formats",
         )
+        click.echo()
         print_table(
             ["backend", "run here", "devices", "opens", "what it is"],
             [

@@ -31,7 +31,7 @@ def command(search: str, as_json: bool) -> None:
         print_json("models", {"models": rows})
     else:
         print_table(
-            ["name", "image>", "patch>", "dim>", "depth>", "heads>", "parameters>", "GMACs>"],
+            ["name", "image>", "patch>", "dim>", "depth>", "heads>", "params>", "GMACs>"],
             [
                 (
                     row["name"],
