@@ -1,12 +1,15 @@
 """The one piece of shape arithmetic a ViT needs: the class token repeated for each sample.
 
 The exporter reads the batch as a scalar and makes a vector of it again for each use. Its vector
-form is used directly, and a reshape or slice that changes nothing is dropped.
+form is used directly, a reshape with one free dimension gets a constant target with -1 there, and a
+reshape or slice that changes nothing is dropped.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from vit_deploy.graph.constant import constant
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -19,11 +22,26 @@ def shorten_batch_arithmetic(model: ir.Model) -> int:
 
     before = len(model.graph)
     for node in list(model.graph):
+        _fix_target(model, node)
         source = _vector_again(node) or _unchanged(node)
         if source is not None:
             ir.convenience.replace_all_uses_with(node.outputs[0], source)
     common.RemoveUnusedNodesPass()(model)
     return before - len(model.graph)
+
+
+def _fix_target(model: ir.Model, node: ir.Node) -> None:
+    """A ``Reshape`` whose result has at most one free dimension needs no computed target."""
+    shape = node.outputs[0].shape
+    target = node.inputs[1] if node.op_type == "Reshape" else None
+    if target is None or target.const_value is not None or shape is None:
+        return
+    sizes = [dim if isinstance(dim, int) else -1 for dim in shape]
+    if sizes.count(-1) > 1 or 0 in sizes:
+        return
+    name = "shape_" + "x".join("b" if size == -1 else str(size) for size in sizes)
+    node.replace_input_with(1, constant(model, name, sizes, "int64"))
+    node.attributes.pop("allowzero", None)
 
 
 def _vector_again(node: ir.Node) -> ir.Value | None:

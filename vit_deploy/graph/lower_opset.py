@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vit_deploy.errors import ExportFailed
 from vit_deploy.graph.attention import HEADS_FIRST
+from vit_deploy.graph.constant import constant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,18 +70,6 @@ class _Tape:
         old = self.before.outputs[0]
         ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
         self.model.graph.remove(self.before, safe=True)
-
-
-def constant(model: ir.Model, name: str, value: object, dtype: str) -> ir.Value:
-    """A small initializer, made once for each name."""
-    import numpy as np
-    import onnx_ir as ir
-
-    if name not in model.graph.initializers:
-        tensor = ir.tensor(np.asarray(value, dtype=dtype), name=name)
-        made = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)  # type: ignore[arg-type]
-        model.graph.register_initializer(made)
-    return model.graph.initializers[name]
 
 
 def _lower_attention(model: ir.Model, node: ir.Node) -> None:

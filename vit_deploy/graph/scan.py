@@ -1,0 +1,112 @@
+"""What an ONNX file holds, read back without its weights: nodes, and bytes by dtype.
+
+``onnx.load`` reads every weight into memory twice; a bench that wants to know the dtype of an
+artefact must not pay for that. The wire format is walked and raw data is stepped over.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vit_deploy.errors import HostileInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vit_deploy.spec import Precision
+
+_MODEL_GRAPH = 7
+_GRAPH_INITIALIZER = 5
+_TENSOR_DIMS, _TENSOR_TYPE = 1, 2
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_PRECISIONS: dict[str, Precision] = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
+
+
+@dataclass(frozen=True)
+class WeightCensus:
+    """Elements of an ONNX file's initializers, by ONNX dtype name (``FLOAT``, ``INT64`` …)."""
+
+    elements: dict[str, int]
+
+    @property
+    def precision(self) -> Precision | None:
+        """The dtype that most elements have, where it is one of ours."""
+        if not self.elements:
+            return None
+        return _PRECISIONS.get(max(self.elements, key=lambda name: self.elements[name]))
+
+
+def count_weights(path: Path) -> WeightCensus:
+    """Count the elements of a file's initializers by dtype.
+
+    Raises:
+        HostileInput: when the file is truncated or is no ONNX file.
+    """
+    import onnx
+
+    counted: Counter[str] = Counter()
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for number, start, end in _fields(data, 0, len(data)):
+                if number != _MODEL_GRAPH:
+                    continue
+                for inner, first, last in _fields(data, start, end):
+                    if inner == _GRAPH_INITIALIZER:
+                        kind, elements = _tensor(data, first, last)
+                        counted[onnx.TensorProto.DataType.Name(kind)] += elements  # type: ignore[arg-type]
+    except (ValueError, IndexError) as error:
+        raise HostileInput(
+            f"{str(path)!r} is no whole ONNX file", expected="a file as it was exported"
+        ) from error
+    return WeightCensus(dict(counted))
+
+
+def _tensor(data: mmap.mmap, start: int, end: int) -> tuple[int, int]:
+    """The dtype and the number of elements of a tensor, from its fields but the raw data."""
+    kind, dims = 0, []
+    for number, first, last in _fields(data, start, end):
+        if number == _TENSOR_TYPE:
+            kind = _varint(data, first)[0]
+        elif number == _TENSOR_DIMS:
+            while first < last:
+                size, first = _varint(data, first)
+                dims.append(size)
+    return kind, math.prod(dims)
+
+
+def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Each field's number and the place of its value, values stepped over."""
+    while position < end:
+        tag, position = _varint(data, position)
+        wire = tag & 7
+        start = position
+        if wire == _VARINT:
+            position = _varint(data, position)[1]
+        elif wire == _BYTES:
+            length, start = _varint(data, position)
+            position = start + length
+        elif wire in (_FIXED64, _FIXED32):
+            position += 8 if wire == _FIXED64 else 4
+        else:
+            raise ValueError(f"wire type {wire}")
+        if position > end:
+            raise ValueError("a field ends past its message")
+        yield tag >> 3, start, position
+
+
+def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number is too long")

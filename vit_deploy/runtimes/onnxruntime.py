@@ -1,0 +1,235 @@
+"""ONNX Runtime on the CPU or through its CUDA provider.
+
+A session that would run elsewhere than it was asked to is an error: ONNX Runtime itself falls back
+to another provider with no more than a log line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vit_deploy.environment import package_version, usable_cores
+from vit_deploy.errors import BackendMissing, RunFailed
+from vit_deploy.protocols import BaseSession
+from vit_deploy.spec import Availability, Device, RuntimeFacts
+
+if TYPE_CHECKING:
+    from vit_deploy.protocols import Arrays, Artefact, SessionOptions, Step
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_QUIET = 3
+"""ONNX Runtime's log level that shows errors only."""
+_RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
+_SHAPE_OPERATORS = {"Shape", "Concat", "Gather", "Squeeze", "Unsqueeze", "Cast", "Slice"}
+"""ONNX Runtime puts arithmetic on shapes on the CPU by design, whatever the provider."""
+
+
+class OnnxRuntimeStep:
+    """One inference with its tensors bound to the device."""
+
+    def __init__(self, session: Any, binding: Any) -> None:
+        self.session = session
+        self.binding = binding
+
+    def __call__(self) -> None:
+        """Start one inference."""
+        self.session.run_with_iobinding(self.binding)
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        self.binding.synchronize_outputs()
+
+
+class OnnxRuntimeSession(BaseSession):
+    """An ONNX file opened by ONNX Runtime."""
+
+    def __init__(self, artefact: Artefact, session: Any, device: Device, facts: RuntimeFacts) -> None:
+        super().__init__(artefact)
+        self.session = session
+        self.device = device
+        self.facts = facts
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        names = [output.name for output in self.session.get_outputs()]
+        try:
+            results = self.session.run(names, dict(inputs))
+        except Exception as error:  # ONNX Runtime's exceptions have no common root but Exception
+            raise RunFailed(f"ONNX Runtime failed on {self.artefact.name}: {error}") from error
+        return dict(zip(names, results, strict=True))
+
+    def stage(self, inputs: Arrays) -> Step:
+        """See :class:`vit_deploy.protocols.Session`."""
+        import numpy as np
+        import onnxruntime as ort
+
+        binding = self.session.io_binding()
+        for name, array in inputs.items():
+            value = ort.OrtValue.ortvalue_from_numpy(array, self.device.kind, self.device.index)
+            binding.bind_ortvalue_input(name, value)
+        # Outputs are bound once too, so that an inference allocates nothing.
+        batch = next(iter(inputs.values())).shape[0]
+        for spec in self.artefact.spec.outputs:
+            value = ort.OrtValue.ortvalue_from_shape_and_type(
+                list(spec.at_batch(batch)), np.dtype(spec.dtype), self.device.kind, self.device.index
+            )
+            binding.bind_ortvalue_output(spec.name, value)
+        return OnnxRuntimeStep(self.session, binding)
+
+    def close(self) -> None:
+        """Release the session and its memory."""
+        self.session = None
+
+
+class OnnxRuntimeRuntime:
+    """See the module."""
+
+    name: ClassVar[str] = "onnxruntime"
+    description: ClassVar[str] = "ONNX Runtime, on the CPU or CUDA"
+    formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
+
+    def available(self, device: Device | None = None) -> Availability:
+        """See :class:`vit_deploy.protocols.Runtime`."""
+        cpu, gpu = package_version("onnxruntime"), package_version("onnxruntime-gpu")
+        extra = "gpu" if device and device.kind == "cuda" else "cpu"
+        if not cpu and not gpu:
+            return Availability.no("onnxruntime is not installed", f"pip install 'vit-deploy[{extra}]'")
+        try:
+            import onnxruntime as ort
+
+            providers = ort.get_available_providers()
+        except (ImportError, AttributeError) as error:
+            return Availability.no(
+                f"onnxruntime does not import: {error}",
+                f"pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'vit-deploy[{extra}]'",
+            )
+        if device and PROVIDERS[device.kind] not in providers:
+            return Availability.no(
+                f"this ONNX Runtime has no {PROVIDERS[device.kind]}, only {', '.join(providers)}",
+                f"pip uninstall -y onnxruntime && pip install 'vit-deploy[{extra}]'",
+                ort.__version__,
+            )
+        return Availability.yes(ort.__version__)
+
+    def devices(self) -> tuple[Device, ...]:
+        """See :class:`vit_deploy.protocols.Runtime`."""
+        return tuple(device for device in (Device("cuda"), Device("cpu")) if self.available(device).ok)
+
+    def open(self, artefact: Artefact, device: Device, options: SessionOptions) -> OnnxRuntimeSession:
+        """See :class:`vit_deploy.protocols.Runtime`."""
+        found = self.available(device)
+        if not found.ok:
+            raise BackendMissing(
+                f"ONNX Runtime cannot run on {device}: {found.reason}", next_command=found.mend
+            )
+        import onnxruntime as ort
+
+        threads = options.threads or usable_cores()
+        try:
+            session = ort.InferenceSession(
+                str(artefact.path),
+                _session_options(threads, options),
+                providers=[(PROVIDERS[device.kind], _provider_options(device, options))],
+            )
+        except Exception as error:  # ONNX Runtime's exceptions have no common root but Exception
+            raise RunFailed(
+                f"ONNX Runtime refuses {artefact.path.name!r}: {error}", next_command="vit-deploy doctor"
+            ) from error
+        facts = _facts(session, artefact, device, options)
+        return OnnxRuntimeSession(artefact, session, device, facts)
+
+
+def _session_options(threads: int, options: SessionOptions) -> Any:
+    import onnxruntime as ort
+
+    chosen = ort.SessionOptions()
+    chosen.intra_op_num_threads = threads
+    chosen.inter_op_num_threads = 1
+    chosen.log_severity_level = _QUIET
+    chosen.add_session_config_entry(_RECORD_PLACEMENT, "1")
+    spin = "1" if options.spin else "0"
+    chosen.add_session_config_entry("session.intra_op.allow_spinning", spin)
+    chosen.add_session_config_entry("session.inter_op.allow_spinning", spin)
+    return chosen
+
+
+def _provider_options(device: Device, options: SessionOptions) -> dict[str, str]:
+    if device.kind == "cpu":
+        if options.cuda_graph:
+            raise RunFailed("a CUDA graph was asked for on the CPU", next_command="drop --cuda-graph")
+        return {}
+    return {
+        "device_id": str(device.index),
+        "use_tf32": "0",
+        "enable_cuda_graph": "1" if options.cuda_graph else "0",
+    }
+
+
+def _facts(session: Any, artefact: Artefact, device: Device, options: SessionOptions) -> RuntimeFacts:
+    """What the session says of itself, with the dtype that the file carries.
+
+    Raises:
+        RunFailed: when it stands on another provider than the one asked for, or the file carries
+            another precision than the artefact declares.
+    """
+    import onnxruntime as ort
+
+    from vit_deploy.graph.scan import count_weights
+
+    wanted = PROVIDERS[device.kind]
+    placement = _placement(session, wanted)
+    census = count_weights(artefact.path)
+    if census.precision != artefact.precision:
+        raise RunFailed(
+            f"the weights of {artefact.path.name!r} are {census.precision or census.elements}",
+            expected=f"{artefact.precision}, as {artefact.name} declares",
+        )
+    on_cpu = device.kind == "cpu"
+    read_back = session.get_session_options()
+    settings = session.get_provider_options().get(wanted, {})
+    return RuntimeFacts(
+        backend="onnxruntime",
+        version=ort.__version__,
+        device=str(device),
+        precision=artefact.precision,
+        threads=read_back.intra_op_num_threads if on_cpu else None,
+        placement=placement,
+        tf32=None if on_cpu else settings.get("use_tf32", "1") == "1",
+        details={
+            "spinning": options.spin,
+            "graph_optimisation": str(read_back.graph_optimization_level).rpartition(".")[2],
+        },
+    )
+
+
+def _placement(session: Any, wanted: str) -> dict[str, int]:
+    """Nodes by provider, as ONNX Runtime assigned them.
+
+    Raises:
+        RunFailed: when the provider asked for is not the first, or arithmetic was put elsewhere.
+    """
+    from collections import Counter
+
+    providers = session.get_providers()
+    if providers[0] != wanted:
+        raise RunFailed(
+            f"ONNX Runtime fell back to {providers[0]}", expected=wanted, next_command="vit-deploy doctor"
+        )
+    if not hasattr(session, "get_provider_graph_assignment_info"):  # before ONNX Runtime 1.24
+        return {}
+    counted: Counter[str] = Counter()
+    strays: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        for node in part.get_nodes():
+            counted[part.ep_name] += 1
+            if part.ep_name != wanted and node.op_type not in _SHAPE_OPERATORS:
+                strays[node.op_type] += 1
+    if strays:
+        raise RunFailed(
+            f"ONNX Runtime put {sum(strays.values())} nodes elsewhere than on {wanted}: {dict(strays)}",
+            expected=f"every node but shape arithmetic on {wanted}",
+            next_command="vit-deploy export with another --opset",
+        )
+    return dict(counted)
+
+
+RUNTIME = OnnxRuntimeRuntime()
