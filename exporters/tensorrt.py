@@ -1,0 +1,132 @@
+"""TensorRT engines, built from the ONNX artefact by either flavour of TensorRT.
+
+The network is strongly typed, so the engine computes in the types that the ONNX graph says; the
+batch range becomes one optimisation profile of minimum, optimum and maximum shapes, under
+trtexec's names. Equal input gives equal bytes with TensorRT-RTX; the data-centre flavour chooses
+kernels by timing them, so it does so only with a kept ``--timing-cache``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vit_deploy.errors import ExportFailed, OutputFailed
+from vit_deploy.exporters._tensorrt_build import (
+    TensorRTOptions,
+    build_plan,
+    cancelled,
+    check_options,
+    configure,
+    load_timing_cache,
+    save_timing_cache,
+)
+from vit_deploy.exporters._tensorrt_network import (
+    check_network,
+    describe_network,
+    mark_attention,
+    parse_network,
+)
+from vit_deploy.protocols import ExportedFiles
+from vit_deploy.tensorrt_flavours import (
+    FLAVOURS,
+    Messages,
+    best_availability,
+    choose_flavour,
+    plan_header,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vit_deploy.protocols import Artefact, Progress
+    from vit_deploy.spec import Availability, IOSpec, Precision
+    from vit_deploy.weights.imported import Model
+
+PLAN_NAME = "model.plan"
+"""The file's name: the one that Triton Inference Server expects of a plan."""
+
+
+class TensorRTExporter:
+    """Builds engines with ``tensorrt`` or ``tensorrt_rtx``."""
+
+    format: ClassVar[str] = "tensorrt"
+    description: ClassVar[str] = "TensorRT engine, for one range of NVIDIA GPUs and one version of TensorRT"
+    Options: ClassVar[type] = TensorRTOptions
+    precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "fp16", "bf16"})
+    needs: ClassVar[str] = "onnx"
+
+    def available(self) -> Availability:
+        """See :class:`vit_deploy.protocols.Exporter`."""
+        return best_availability([flavour.can_build() for flavour in FLAVOURS.values()])
+
+    def export(
+        self,
+        model: Model,  # noqa: ARG002 - everything is in the ONNX artefact
+        spec: IOSpec,
+        options: TensorRTOptions,
+        staging: Path,
+        progress: Progress,
+        source: Artefact | None = None,
+    ) -> ExportedFiles:
+        """See :class:`vit_deploy.protocols.Exporter`; ``source`` is the accepted ONNX artefact.
+
+        Raises:
+            BackendMissing: when the flavour cannot build here.
+            UsageFailed: for a flag that the flavour does not have.
+        """
+        if source is None:
+            raise ExportFailed(
+                "a TensorRT engine is built from an ONNX artefact, and none was given",
+                next_command="vit-deploy export --format onnx,tensorrt",
+            )
+        flavour = choose_flavour(options.flavour)
+        check_options(flavour, options)
+        if progress.cancelled:
+            raise cancelled()
+        trt = flavour.load()
+        facts, plan = _build(trt, flavour, source, spec, options, progress)
+        progress.phase("Writing the engine")
+        path = staging / PLAN_NAME
+        try:
+            path.write_bytes(plan)
+        except OSError as error:
+            raise OutputFailed(
+                f"the engine of {plan.nbytes} bytes cannot be written: {error.strerror}",
+                next_command="free some space, or choose another folder with -o",
+            ) from error
+        facts["plan"] = plan_header(path)
+        return ExportedFiles(
+            files=(PLAN_NAME,), spec=spec, facts=facts, tools={flavour.module: str(trt.__version__)}
+        )
+
+
+def _build(
+    trt: Any, flavour: Any, source: Artefact, spec: IOSpec, options: TensorRTOptions, progress: Progress
+) -> tuple[dict[str, Any], Any]:
+    """The facts of an engine, and its plan as a memory view."""
+    messages = Messages()
+    logger = messages.logger(trt)
+    progress.phase("Reading the ONNX graph into TensorRT")
+    builder = trt.Builder(logger)
+    network, parser = parse_network(trt, builder, logger, messages, source.path)
+    described = describe_network(network)
+    check_network(described, spec, source.precision)
+    attention = mark_attention(trt, network)
+    config, settings = configure(trt, builder, flavour, spec, options)
+    load_timing_cache(trt, config, options.timing_cache)
+    plan = build_plan(trt, builder, network, config, messages, progress)
+    save_timing_cache(config, options.timing_cache)
+    facts = {
+        "flavour": flavour.name,
+        "version": str(trt.__version__),
+        **described,
+        "attention": attention,
+        **settings,
+        "engine_bytes": int(plan.nbytes),
+        "warnings": sorted(messages.warnings),
+    }
+    del parser  # it owns the network's weights, so it had to outlive the build
+    return facts, memoryview(plan)
+
+
+EXPORTER = TensorRTExporter()

@@ -1,0 +1,115 @@
+"""TorchScript archives, opened by ``torch.jit.load`` on a CPU or a CUDA device.
+
+An archive is code: it is opened only from a bundle, which has checked its hash by then.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import Counter
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
+from vit_deploy.runtimes.eager import TorchSession, cuda_availability, require_device, set_threads
+from vit_deploy.spec import Availability, Device, RuntimeFacts
+
+if TYPE_CHECKING:
+    from vit_deploy.protocols import Artefact, SessionOptions
+
+_PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+
+
+class TorchScriptRuntime:
+    """The TorchScript interpreter inside PyTorch."""
+
+    name: ClassVar[str] = "torchscript"
+    description: ClassVar[str] = "PyTorch's TorchScript interpreter (legacy: deprecated by PyTorch)"
+    formats: ClassVar[frozenset[str]] = frozenset({"torchscript"})
+
+    def available(self, device: Device | None = None) -> Availability:
+        """See :class:`vit_deploy.protocols.Runtime`."""
+        import torch
+
+        if sys.version_info >= (3, 14):
+            return Availability.no(
+                "PyTorch does not support TorchScript on Python 3.14 and later",
+                "vit-deploy export --format onnx, or Python 3.13 or earlier",
+                torch.__version__,
+            )
+        return cuda_availability() if device and device.kind == "cuda" else Availability.yes(torch.__version__)
+
+    def devices(self) -> tuple[Device, ...]:
+        """See :class:`vit_deploy.protocols.Runtime`."""
+        if not self.available().ok:
+            return ()
+        return (Device("cuda"), Device("cpu")) if cuda_availability().ok else (Device("cpu"),)
+
+    def open(self, artefact: Artefact, device: Device, options: SessionOptions) -> TorchSession:
+        """See :class:`vit_deploy.protocols.Runtime`."""
+        import torch
+
+        found = self.available()
+        if not found.ok:
+            raise BackendMissing(found.reason, next_command=found.mend)
+        require_device(device)
+        if options.cuda_graph:
+            raise UsageFailed(
+                "TorchScript is not run as a CUDA graph here",
+                expected="--cuda-graph with a backend that has it",
+                next_command="leave --cuda-graph out, or use --backend tensorrt",
+            )
+        threads = set_threads(options.threads)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=r".*torch\.jit", category=DeprecationWarning)
+                module = torch.jit.load(str(artefact.path), map_location=str(device))  # type: ignore[no-untyped-call]
+        except (RuntimeError, ValueError) as error:
+            raise RunFailed(
+                f"TorchScript refuses {artefact.path.name}: {error}",
+                expected="an archive that `vit-deploy export --format torchscript` wrote",
+                next_command="vit-deploy export --format torchscript",
+            ) from error
+        return TorchSession(artefact, module, device, _facts(module, artefact, device, threads))
+
+
+def _facts(module: Any, artefact: Artefact, device: Device, threads: int) -> RuntimeFacts:
+    """What the loaded graph says of itself; the frozen graph's constants are the weights."""
+    import torch
+
+    nodes = list(module.graph.nodes())
+    tensors = [
+        node.t("value")
+        for node in nodes
+        if node.kind() == "prim::Constant" and node.output().type().kind() == "TensorType"
+    ]
+    dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
+    precisions = {_PRECISIONS.get(dtype) for dtype in dtypes}
+    if precisions != {artefact.precision}:
+        raise RunFailed(
+            f"{artefact.name} holds constants of {', '.join(sorted(dtypes)) or 'no dtype'}",
+            expected=f"{artefact.precision} throughout, as the manifest declares",
+            next_command="vit-deploy export --format torchscript",
+        )
+    placement = Counter(str(tensor.device) for tensor in tensors)
+    if set(placement) != {str(device)}:
+        raise RunFailed(
+            f"{artefact.name} has weights on {', '.join(sorted(placement))}", expected=f"all on {device}"
+        )
+    on_cuda = device.kind == "cuda"
+    return RuntimeFacts(
+        backend="torchscript",
+        version=torch.__version__,
+        device=str(device),
+        precision=artefact.precision,
+        threads=None if on_cuda else threads,
+        placement=dict(placement),
+        tf32=torch.backends.cuda.matmul.allow_tf32 if on_cuda else None,
+        details={
+            "attention": sum(node.kind() == "aten::scaled_dot_product_attention" for node in nodes),
+            "nodes": len(nodes),
+        },
+    )
+
+
+RUNTIME = TorchScriptRuntime()
