@@ -1,0 +1,244 @@
+"""Classify pictures with an artefact of a bundle: choose it, open it, preprocess, softmax.
+
+Limits: only models with a head; an artefact made without the output ``logits`` classifies nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vit_deploy import registry
+from vit_deploy.errors import (
+    BackendMissing,
+    HostileInput,
+    ImportFailed,
+    RunFailed,
+    UsageFailed,
+    VitDeployError,
+    unknown_name,
+)
+from vit_deploy.protocols import SessionOptions
+from vit_deploy.spec import Device
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from vit_deploy.bundle import Bundle
+    from vit_deploy.protocols import Artefact, Runtime, Session
+    from vit_deploy.spec import IOSpec
+
+    Array = np.ndarray[Any, Any]
+
+REFERENCE = "pytorch-fp32"
+"""The name under which the reference weights themselves are run, by eager PyTorch."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is going to be run, by what, and where.
+
+    Attributes:
+        name: the artefact, or :data:`REFERENCE`.
+        verified: whether a parity verdict let it in; the reference needs none.
+    """
+
+    name: str
+    runtime: Runtime
+    device: Device
+    verified: bool
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One class and its probability."""
+
+    index: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best guesses for one picture, the best first; or why there are none."""
+
+    file: Path
+    top: tuple[Guess, ...] = ()
+    error: VitDeployError | None = None
+
+
+def choose(bundle: Bundle, *, backend: str = "", artefact: str = "", device: str = "") -> Choice:
+    """Choose an artefact and what runs it, where these are not given.
+
+    Without a backend it is the first that this machine can run among the artefacts that passed
+    parity, and eager PyTorch where there is none. With one, it is the first artefact that the
+    backend opens, those that passed parity before others.
+
+    Raises:
+        UsageFailed: for an unknown name, or a backend and an artefact that do not fit together.
+        BackendMissing: when this machine cannot run what was asked for.
+    """
+    if artefact and artefact not in bundle.records and artefact != REFERENCE:
+        raise unknown_name("artefact", artefact, [*bundle.records, REFERENCE])
+    wanted = Device.parse(device) if device else None
+    names = [artefact] if artefact else _by_verdict(bundle)
+    if backend:
+        return _with_backend(bundle, names, registry.runtime(backend), wanted)
+    for name in names:
+        if artefact or _passed(bundle, name):
+            for runtime in registry.runtimes_for(_format(bundle, name)):
+                if runtime.available(wanted).ok:
+                    return Choice(name, runtime, wanted or runtime.devices()[0], _passed(bundle, name))
+    raise _unrunnable(names[-1], _format(bundle, names[-1]), wanted)
+
+
+def _by_verdict(bundle: Bundle) -> list[str]:
+    """Every name that can be run: what passed parity, then the rest, then the reference."""
+    return [*sorted(bundle.records, key=lambda name: not _passed(bundle, name)), REFERENCE]
+
+
+def _passed(bundle: Bundle, name: str) -> bool:
+    return name == REFERENCE or bundle.records[name].parity.passed is True
+
+
+def _format(bundle: Bundle, name: str) -> str:
+    return "pytorch" if name == REFERENCE else bundle.records[name].format
+
+
+def _with_backend(bundle: Bundle, names: Sequence[str], runtime: Runtime, wanted: Device | None) -> Choice:
+    fitting = [name for name in names if _format(bundle, name) in runtime.formats]
+    if not fitting:
+        formats = sorted(runtime.formats)
+        there = [name for name in names if name != REFERENCE]
+        raise UsageFailed(
+            f"{runtime.name} opens {', '.join(formats)} only; given: {', '.join(there) or 'no artefact'}",
+            expected=f"an artefact that {runtime.name} opens",
+            next_command=f"vit-deploy export --format {formats[0]}, or another --backend",
+        )
+    state = runtime.available(wanted)
+    if not state.ok:
+        raise BackendMissing(f"{runtime.name} cannot be used here: {state.reason}", next_command=state.mend)
+    return Choice(fitting[0], runtime, wanted or runtime.devices()[0], _passed(bundle, fitting[0]))
+
+
+def _unrunnable(name: str, format: str, wanted: Device | None) -> BackendMissing:
+    runtimes = registry.runtimes_for(format)
+    states = [runtime.available(wanted) for runtime in runtimes]
+    reasons = "; ".join(
+        f"{runtime.name}: {state.reason}" for runtime, state in zip(runtimes, states, strict=True)
+    )
+    return BackendMissing(
+        f"nothing here runs {name}: {reasons or 'no backend opens ' + format}",
+        next_command=states[0].mend if states else "vit-deploy formats",
+    )
+
+
+def require_logits(spec: IOSpec, name: str) -> None:
+    """Refuse an artefact that classifies nothing.
+
+    Raises:
+        UsageFailed: when ``logits`` is not among its outputs.
+    """
+    if "logits" not in spec.output_names:
+        raise UsageFailed(
+            f"{name} has no logits, so it classifies nothing: its outputs are {', '.join(spec.output_names)}",
+            expected="a model with a head, exported with the output logits",
+            next_command="choose a checkpoint with a classification head",
+        )
+
+
+def classify(
+    bundle: Bundle,
+    files: Sequence[Path],
+    choice: Choice,
+    *,
+    top_k: int = 5,
+    options: SessionOptions | None = None,
+) -> Iterator[Prediction]:
+    """Classify pictures in batches within the artefact's range, one prediction for each, in order.
+
+    A picture that cannot be read gives a prediction with its error; the others are not disturbed.
+
+    Raises:
+        UsageFailed: when the model has no logits.
+        HostileInput: when a file of the bundle was changed.
+        RunFailed: when the backend fails, or gives NaN or Inf.
+    """
+    artefact = _open_artefact(bundle, choice)
+    require_logits(artefact.spec, choice.name)
+    largest = artefact.spec.batch.maximum
+    with choice.runtime.open(artefact, choice.device, options or SessionOptions()) as session:
+        for start in range(0, len(files), largest):
+            yield from _classify_batch(bundle, session, artefact, files[start : start + largest], top_k)
+
+
+def _open_artefact(bundle: Bundle, choice: Choice) -> Artefact:
+    if choice.name == REFERENCE:
+        return bundle.reference(bundle.config.io_spec())
+    return bundle.artefact(choice.name)
+
+
+def _classify_batch(
+    bundle: Bundle, session: Session, artefact: Artefact, files: Sequence[Path], top_k: int
+) -> Iterator[Prediction]:
+    pictures: dict[Path, Array] = {}
+    errors: dict[Path, VitDeployError] = {}
+    for file in files:
+        try:
+            pictures[file] = _preprocess(bundle, file)
+        except (HostileInput, ImportFailed) as error:
+            errors[file] = error
+    by_file: dict[Path, Array] = {}
+    if pictures:
+        by_file = dict(zip(pictures, _run(session, artefact, list(pictures.values())), strict=True))
+    for file in files:
+        if file in errors:
+            yield Prediction(file, error=errors[file])
+        else:
+            yield Prediction(file, _best(by_file[file], bundle.labels, top_k, file))
+
+
+def _preprocess(bundle: Bundle, file: Path) -> Array:
+    from vit_deploy.model.images import load_image
+
+    return bundle.preprocessing(load_image(file, bundle.config.in_channels))
+
+
+def _run(session: Session, artefact: Artefact, pictures: list[Array]) -> Array:
+    import numpy as np
+
+    spec = artefact.spec.inputs[0]
+    # An engine may not take so few; what is added is dropped again.
+    missing = max(0, artefact.spec.batch.minimum - len(pictures))
+    batch = np.stack(pictures + [pictures[-1]] * missing).astype(spec.dtype)
+    return session.run({spec.name: batch})["logits"][: len(pictures)]
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities of one picture's logits ``(num_classes,)``, in float64."""
+    import numpy as np
+
+    values = logits.astype(np.float64)
+    powers = np.exp(values - values.max())
+    probabilities: Array = powers / powers.sum()
+    return probabilities
+
+
+def _best(logits: Array, labels: Sequence[str], top_k: int, file: Path) -> tuple[Guess, ...]:
+    import numpy as np
+
+    if not np.isfinite(logits).all():
+        raise RunFailed(
+            f"the artefact gave NaN or Inf for {str(file)!r}",
+            expected="finite logits",
+            next_command="vit-deploy verify, which finds out how far the artefact is from PyTorch",
+        )
+    scores = softmax(logits)
+    # A stable sort of the negative: of two equal scores the lower index comes first, everywhere.
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    return tuple(
+        Guess(int(index), labels[index] if labels else str(index), float(scores[index])) for index in order
+    )
