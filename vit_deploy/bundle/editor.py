@@ -155,6 +155,13 @@ class BundleEditor:
             path = self.path / self._manifest.model.weights.name
         return Artefact(f"pytorch-{precision}", "pytorch", precision, path, spec, self._given.config)
 
+    def accepted(self, format: str, precision: Precision) -> Artefact | None:
+        """An artefact that the bundle holds already, its hashes verified, or ``None``."""
+        name = f"{format}-{precision}"
+        if self._manifest is None or name not in self._manifest.artefacts:
+            return None
+        return Bundle(self.path, self._manifest).artefact(name)
+
     def stage(self, name: str) -> Path:
         """An empty folder for the files of the artefact ``name``."""
         folder = self._staging / name

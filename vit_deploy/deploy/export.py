@@ -1,0 +1,236 @@
+"""From a model to a bundle: export, prove, accept. A failing artefact never enters the bundle."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vit_deploy import registry
+from vit_deploy.bundle import BundleEditor, edit_bundle
+from vit_deploy.errors import BackendMissing, ExportFailed, ParityFailed, UsageFailed, VitDeployError
+from vit_deploy.protocols import Silent, option_fields
+from vit_deploy.spec import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from vit_deploy.bundle.manifest import ArtefactRecord
+    from vit_deploy.model.config import OutputName
+    from vit_deploy.parity import ParityCheck
+    from vit_deploy.protocols import Artefact, Exporter, Progress
+    from vit_deploy.spec import BatchRange, IOSpec, Precision
+    from vit_deploy.weights.imported import Model
+
+UNVERIFIED = Verdict(passed=None, reason="verification was switched off")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one artefact.
+
+    Attributes:
+        name: ``<format>-<precision>``.
+        format: the exporter's name.
+        precision: the declared precision.
+        record: the artefact as it stands in the bundle; ``None`` if it was not accepted.
+        verdict: what the parity check found; ``None`` if there was nothing to check.
+        error: why it was not accepted.
+        export_s: seconds the export took.
+        verify_s: seconds the verification took.
+    """
+
+    name: str
+    format: str
+    precision: Precision
+    record: ArtefactRecord | None = None
+    verdict: Verdict | None = None
+    error: VitDeployError | None = None
+    export_s: float = 0.0
+    verify_s: float = 0.0
+
+
+def export_model(
+    model: Model,
+    output: Path,
+    formats: Sequence[str],
+    *,
+    precision: Precision = "fp32",
+    outputs: Sequence[OutputName] = (),
+    batch: BatchRange | None = None,
+    options: Mapping[str, Any] | None = None,
+    images: Sequence[Path] = (),
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """Export a model to each format, prove each artefact, and keep those that hold in a bundle.
+
+    A format that is built from another (TensorRT from ONNX) brings that one along, unless the
+    bundle has it already.
+
+    Args:
+        model: the model, as :func:`vit_deploy.load_model` gives it.
+        output: the bundle's directory, new or holding the same model.
+        formats: names or aliases of formats.
+        precision: the declared precision of the artefacts.
+        outputs: the outputs they have; the config's default when empty.
+        batch: the batch sizes they are made for.
+        options: values of the exporters' options by field name.
+        images: pictures to verify with, beside the synthetic ones.
+        verify: whether to verify at all; artefacts enter as ``unverified`` otherwise.
+        progress: told how far it is.
+
+    Returns:
+        One outcome for each artefact, in the order they were made. Failures are values here:
+        the caller decides what they mean.
+
+    Raises:
+        UsageFailed: for a name or an option that no chosen format has.
+        OutputFailed: when the bundle cannot be written.
+    """
+    spec = model.config.io_spec(tuple(outputs), batch)
+    exporters = _in_order([registry.exporter(name) for name in dict.fromkeys(formats)], spec, output)
+    chosen = {exporter.format: exporter.Options(**values) for exporter, values in _options(exporters, options)}
+    for exporter in exporters:
+        if precision not in exporter.precisions:
+            raise UsageFailed(
+                f"{exporter.format} artefacts cannot be made in {precision}",
+                expected=f"--dtype {' or '.join(sorted(exporter.precisions))}",
+            )
+    with edit_bundle(output, model) as editor:
+        job = _Job(editor, spec, precision, chosen, progress or Silent(), _check(editor, images, verify))
+        return [job.run(exporter) for exporter in exporters]
+
+
+def _check(editor: BundleEditor, images: Sequence[Path], verify: bool) -> ParityCheck | None:
+    from vit_deploy.parity import ParityCheck
+
+    return ParityCheck(editor.model, images=images) if verify else None
+
+
+def _in_order(exporters: list[Exporter], spec: IOSpec, output: Path) -> list[Exporter]:
+    """What others are built from comes first; it is added where it is missing."""
+    ordered: list[Exporter] = []
+    for exporter in exporters:
+        asked = {entry.format for entry in exporters}
+        if exporter.needs and exporter.needs not in asked and not _has(output, exporter.needs, spec):
+            ordered.append(registry.exporter(exporter.needs))
+    ordered.extend(exporters)
+    unique = {exporter.format: exporter for exporter in ordered}
+    return sorted(unique.values(), key=lambda exporter: bool(exporter.needs))
+
+
+def _has(output: Path, format: str, spec: IOSpec) -> bool:
+    """Whether the bundle holds an artefact of ``format`` with these inputs and outputs."""
+    from vit_deploy.bundle import Bundle
+    from vit_deploy.bundle.manifest import MANIFEST_NAME
+
+    if not (output / MANIFEST_NAME).exists():
+        return False
+    return any(
+        record.format == format
+        and record.io_spec().inputs == spec.inputs
+        and record.io_spec().outputs == spec.outputs
+        for record in Bundle.open(output).records.values()
+    )
+
+
+def _options(
+    exporters: Sequence[Exporter], options: Mapping[str, Any] | None
+) -> list[tuple[Exporter, dict[str, Any]]]:
+    """Each exporter with the options that are its own.
+
+    Raises:
+        UsageFailed: for an option that none of them has.
+    """
+    given = dict(options or {})
+    known = {name for exporter in exporters for name in option_fields(exporter.Options)}
+    for name in given:
+        if name not in known:
+            raise UsageFailed(
+                f"none of {', '.join(exporter.format for exporter in exporters)} takes {name!r}",
+                expected=f"one of {', '.join(sorted(known)) or 'no options'}",
+                next_command="vit-deploy export --help",
+            )
+    return [
+        (exporter, {name: given[name] for name in option_fields(exporter.Options) if name in given})
+        for exporter in exporters
+    ]
+
+
+@dataclass
+class _Job:
+    """Artefacts of one model at one precision into one bundle."""
+
+    editor: BundleEditor
+    spec: IOSpec
+    precision: Precision
+    options: Mapping[str, Any]
+    progress: Progress
+    check: ParityCheck | None
+
+    def run(self, exporter: Exporter) -> Outcome:
+        """Export, prove and accept one artefact; what fails becomes the outcome's error."""
+        name = f"{exporter.format}-{self.precision}"
+        blank = Outcome(name, exporter.format, self.precision)
+        try:
+            return self._run(exporter, name)
+        except VitDeployError as error:
+            return Outcome(blank.name, blank.format, blank.precision, error=error)
+
+    def _run(self, exporter: Exporter, name: str) -> Outcome:
+        found = exporter.available()
+        if not found.ok:
+            raise BackendMissing(
+                f"{exporter.format} cannot be exported here: {found.reason}", next_command=found.mend
+            )
+        source = self._source(exporter)
+        started = time.perf_counter()
+        staging = self.editor.stage(name)
+        options = self.options[exporter.format]
+        exported = exporter.export(self.editor.model, self.spec, options, staging, self.progress, source)
+        candidate = self.editor.candidate(name, exporter.format, self.precision, exported)
+        exported_at = time.perf_counter()
+        verdict = self._judge(candidate)
+        judged_at = time.perf_counter()
+        if verdict.passed is False:
+            record, error = None, _parity_error(candidate, verdict)
+        else:
+            record, error = self.editor.accept(candidate, exported, options, verdict), None
+        return Outcome(
+            name,
+            exporter.format,
+            self.precision,
+            record=record,
+            verdict=verdict,
+            error=error,
+            export_s=exported_at - started,
+            verify_s=judged_at - exported_at,
+        )
+
+    def _judge(self, candidate: Artefact) -> Verdict:
+        if self.check is None:
+            return UNVERIFIED
+        self.progress.phase(f"{candidate.format}: verifying")
+        return self.check.judge(candidate, progress=self.progress)
+
+    def _source(self, exporter: Exporter) -> Artefact | None:
+        if not exporter.needs:
+            return None
+        source = self.editor.accepted(exporter.needs, self.precision)
+        if source is None:
+            raise ExportFailed(
+                f"{exporter.format} is built from {exporter.needs}, which is not in the bundle",
+                expected=f"an accepted {exporter.needs}-{self.precision} artefact",
+                next_command=f"mend the {exporter.needs} export first",
+            )
+        return source
+
+
+def _parity_error(candidate: Artefact, verdict: Verdict) -> ParityFailed:
+    return ParityFailed(
+        f"{candidate.name} is not equal to eager PyTorch: {verdict.reason}",
+        expected="a relative error within the limits of docs/parity.md",
+        next_command="vit-deploy doctor, and report the failure with its output",
+    )
