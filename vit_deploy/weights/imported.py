@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
-    from vit_deploy.model.preprocess import Preprocessing
 
     from vit_deploy.model.config import OutputName, ViTConfig
+    from vit_deploy.model.preprocess import Preprocessing
     from vit_deploy.model.vit import ViT
     from vit_deploy.weights.tensors import Weights
 
@@ -147,8 +147,12 @@ def _shape_hint(name: str) -> str:
 def _check_finite(weights: Weights) -> None:
     for name, tensor in weights.items():
         values = tensor.read()
-        if not values.isfinite().all():
-            bad = int((~values.isfinite()).sum())
+        # NaN and Inf always reach the sum, and summing is a hundred times faster than asking each
+        # number. A sum of finite numbers may overflow, so only the count decides.
+        if bool(values.sum().isfinite()):
+            continue
+        bad = int((~values.isfinite()).sum())
+        if bad:
             raise HostileInput(
                 f"weight {name!r} holds {bad} NaN or Inf of {tensor.numel} values",
                 expected="finite weights",

@@ -10,8 +10,6 @@ import hashlib
 import json
 import math
 import os
-import pickle
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -84,7 +82,11 @@ class WeightTensor:
         if self.dtype == "float32":
             return self
         if self.dtype not in _FLOATING:
-            raise ImportFailed(f"weight {self.name!r} has dtype {self.dtype}", expected="a floating dtype")
+            raise ImportFailed(
+                f"weight {self.name!r} has dtype {self.dtype}",
+                expected=f"one of {', '.join(sorted(_FLOATING))}",
+                next_command="have its owner save it unquantised",
+            )
         return WeightTensor(self.name, self.shape, "float32", lambda: self.read().float())
 
     def reshaped(self, shape: tuple[int, ...]) -> WeightTensor:
@@ -129,28 +131,13 @@ class Weights(Mapping[str, WeightTensor]):
         """Every tensor, read."""
         return {name: tensor.read() for name, tensor in self.items()}
 
+    def as_float32(self) -> Weights:
+        """Every tensor as float32, still unread.
 
-def read_checkpoint_file(path: Path) -> Weights:
-    """The weights of a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, unread.
-
-    Raises:
-        ImportFailed: when there is no such file, or it has another kind of content.
-        HostileInput: when it is truncated or holds code.
-    """
-    if not path.is_file():
-        raise ImportFailed(
-            f"there is no checkpoint file at {str(path)!r}",
-            expected="a .safetensors, .pth, .pt or .bin file",
-            next_command=f"ls {str(path.parent)!r}",
-        )
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)
-    if path.suffix in {".pth", ".pt", ".bin"}:
-        return read_torch_file(path)
-    raise ImportFailed(
-        f"{path.name!r} does not end like a checkpoint",
-        expected="a name that ends in .safetensors, .pth, .pt or .bin",
-    )
+        Raises:
+            ImportFailed: for a tensor of integers, or of a dtype that is not known.
+        """
+        return Weights(tensor.as_float32() for tensor in self.values())
 
 
 def _read_one(path: Path, name: str) -> torch.Tensor:
@@ -200,64 +187,6 @@ def _reader_of(path: Path, name: str) -> Callable[[], torch.Tensor]:
     return lambda: _read_one(path, name)
 
 
-def read_torch_file(path: Path) -> Weights:
-    """The weights of a file that ``torch.save`` wrote. Code in its pickle is never executed.
-
-    The tensors are found at the top, or under the one key that training scripts put them
-    (``model``, ``state_dict``, ``module``).
-
-    Raises:
-        HostileInput: when the file is truncated, or its pickle holds anything but tensors and
-            plain data.
-        ImportFailed: when it holds no tensors.
-    """
-    import torch
-
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except pickle.UnpicklingError as error:
-        raise HostileInput(
-            f"{str(path)!r} holds more than tensors and plain data, and was not opened",
-            expected="a file that torch.load(weights_only=True) accepts, or safetensors",
-            next_command="have its owner save it again with safetensors.torch.save_file",
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise HostileInput(
-            f"{str(path)!r} is no whole PyTorch checkpoint: {str(error).splitlines()[0]}",
-            expected="a file as torch.save wrote it",
-            next_command="copy or download the checkpoint again",
-        ) from error
-    state = _find_state_dict(loaded)
-    if not state:
-        raise ImportFailed(
-            f"{str(path)!r} holds no state dict",
-            expected="tensors by name, at the top or under 'model', 'state_dict' or 'module'",
-        )
-    return Weights(
-        WeightTensor(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), _constant(tensor))
-        for name, tensor in state.items()
-    )
-
-
-def _is_zip(path: Path) -> bool:
-    return zipfile.is_zipfile(path)
-
-
-def _constant(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
-    return lambda: tensor.detach().contiguous()
-
-
-def _find_state_dict(loaded: Any) -> dict[str, torch.Tensor]:
-    import torch
-
-    if not isinstance(loaded, Mapping):
-        return {}
-    for key in ("model", "state_dict", "module"):
-        if isinstance(loaded.get(key), Mapping):
-            return _find_state_dict(loaded[key])
-    return {str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
-
-
 def write_safetensors(weights: Weights, target: BinaryIO) -> str:
     """Write float32 weights in the safetensors format, one tensor in memory at a time.
 
@@ -289,16 +218,17 @@ def write_safetensors(weights: Weights, target: BinaryIO) -> str:
     write(encoded)
     for name in sorted(weights):
         array = weights[name].as_float32().read().contiguous().numpy()
-        write(memoryview(array.reshape(-1)).cast("B"))
+        write(array.reshape(-1).data.cast("B"))
     return digest.hexdigest()
 
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal, read in pieces."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+    buffer = memoryview(bytearray(1 << 20))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
     return digest.hexdigest()
 
 

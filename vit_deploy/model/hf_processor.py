@@ -1,0 +1,140 @@
+"""Reads transformers' ``preprocessor_config.json`` into :class:`Preprocessing`.
+
+Read are the image processors of ViT and DeiT, under all the names they have had (with and without
+``Fast`` or ``Pil``, and ``…FeatureExtractor`` before them). Their defaults, for what an older file
+leaves out, are those of ``transformers.models.{vit,deit}.image_processing_*``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from vit_deploy.errors import ImportFailed
+from vit_deploy.model.fields import Fields
+from vit_deploy.model.preprocess import (
+    INTERPOLATIONS,
+    Preprocessing,
+    Resize,
+    per_channel,
+    require,
+    unsupported,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vit_deploy.model.config import ViTConfig
+
+_HALVES = (0.5, 0.5, 0.5)
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "ViT": {
+        "resample": 2,
+        "size": {"height": 224, "width": 224},
+        "do_center_crop": False,
+        "image_mean": _HALVES,
+        "image_std": _HALVES,
+    },
+    "DeiT": {
+        "resample": 3,
+        "size": {"height": 256, "width": 256},
+        "do_center_crop": True,
+        "crop_size": {"height": 224, "width": 224},
+        "image_mean": _HALVES,
+        "image_std": _HALVES,
+    },
+}
+
+_STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"}
+"""The steps that are known; any other ``do_…`` that is on is refused."""
+
+
+def preprocessing_from_transformers(data: Mapping[str, Any], config: ViTConfig) -> Preprocessing:
+    """What transformers' image processor does with a picture (PIL backend).
+
+    Args:
+        data: the content of ``preprocessor_config.json``.
+        config: the model's config, whose picture size must be what comes out.
+
+    Raises:
+        ImportFailed: for another processor, a setting that has no like here, or another size.
+    """
+    given = Fields(data, "preprocessor_config.json")
+    chosen = {name: value for name, value in data.items() if value is not None}
+    entries = Fields({**_DEFAULTS[_family(given)], **chosen}, "preprocessor_config.json")
+    for name, value in data.items():
+        if name.startswith("do_") and name not in _STEPS and value:
+            raise unsupported(name, value, f"{name}=false")
+    if entries.data.get("rescale_offset"):
+        raise unsupported("rescale_offset", entries.data["rescale_offset"], "no offset")
+    resize, resize_size = _resize(entries)
+    image_size = _crop(entries, resize, resize_size)
+    require(
+        image_size == config.image_size,
+        f"that pictures become {image_size[0]}x{image_size[1]} pixels",
+        f"the model's own {config.image_size[0]}x{config.image_size[1]}",
+    )
+    rescales, normalises = entries.boolean("do_rescale", True), entries.boolean("do_normalize", True)
+    return Preprocessing(
+        image_size=image_size,
+        resize=resize,
+        resize_size=resize_size,
+        interpolation=_interpolation(entries),
+        rescale_factor=entries.number("rescale_factor", 1 / 255) if rescales else 1.0,
+        mean=_channels(entries, "image_mean", config) if normalises else (0.0,) * config.in_channels,
+        std=_channels(entries, "image_std", config) if normalises else (1.0,) * config.in_channels,
+        crop_rounding="down",
+    )
+
+
+def _family(entries: Fields) -> str:
+    """Whose defaults hold: ``ViT`` or ``DeiT``."""
+    name = entries.text("image_processor_type", "") or entries.text("feature_extractor_type", "")
+    if not name:
+        return "ViT"
+    match = re.fullmatch(r"(ViT|DeiT)(ImageProcessor(Fast|Pil)?|FeatureExtractor)", name)
+    if match is None:
+        raise ImportFailed(
+            f"preprocessor_config.json is for {name}",
+            expected="ViTImageProcessor or DeiTImageProcessor",
+            next_command="save the same settings with transformers.ViTImageProcessor(...).save_pretrained(...)",
+        )
+    return match[1]
+
+
+def _resize(entries: Fields) -> tuple[Resize, tuple[int, int]]:
+    if not entries.boolean("do_resize", True):
+        raise unsupported("do_resize", value=False, expected="do_resize=true: pictures come in any size")
+    size = entries.data["size"]
+    if isinstance(size, int) and not isinstance(size, bool):
+        return "exact", (size, size)
+    sides = entries.fields("size")
+    names = {name for name, value in sides.data.items() if value is not None}
+    if names == {"height", "width"}:
+        return "exact", (sides.integer("height"), sides.integer("width"))
+    if names == {"shortest_edge"}:
+        return "shortest_edge", (sides.integer("shortest_edge"),) * 2
+    raise unsupported("size", size, "height and width, or shortest_edge")
+
+
+def _crop(entries: Fields, resize: Resize, resize_size: tuple[int, int]) -> tuple[int, int]:
+    if entries.boolean("do_center_crop"):
+        size = entries.data.get("crop_size")
+        if isinstance(size, int) and not isinstance(size, bool):
+            return size, size
+        sides = entries.fields("crop_size")
+        return sides.integer("height"), sides.integer("width")
+    if resize != "exact":
+        raise unsupported("size", entries.data["size"], "do_center_crop=true with a shortest_edge")
+    return resize_size
+
+
+def _interpolation(entries: Fields) -> str:
+    number = entries.integer("resample")
+    if not 0 <= number < len(INTERPOLATIONS):
+        raise unsupported("resample", number, f"0 to {len(INTERPOLATIONS) - 1}, Pillow's filters")
+    return INTERPOLATIONS[number]
+
+
+def _channels(entries: Fields, name: str, config: ViTConfig) -> tuple[float, ...]:
+    return per_channel(name, entries.numbers(name), config.in_channels)

@@ -1,0 +1,298 @@
+"""How a picture becomes the model's input, as plain data: resize, centre crop, rescale, normalise.
+
+The arithmetic is that of torchvision's transforms on PIL images (which timm uses) and of the PIL
+backend of transformers' image processors. transformers' *torchvision* backend, its default, resizes
+tensors instead of PIL images and so differs by up to a grey level or so before normalisation; the
+models were trained with PIL, and so are these numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from vit_deploy.errors import HostileInput, ImportFailed
+from vit_deploy.model.fields import Fields
+from vit_deploy.model.images import to_channels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from vit_deploy.model.config import ViTConfig
+
+Resize = Literal["exact", "shortest_edge", "cover"]
+CropRounding = Literal["even", "down"]
+
+_RESIZES = ("exact", "shortest_edge", "cover")
+INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+"""In the order of Pillow's numbers, which is how transformers writes them."""
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+_TIMM_CROP_PCT = 0.875
+"""What timm takes where a config is silent (timm/data/constants.py)."""
+
+_MAX_SIDE = 65_500
+"""Longest side that a resized picture may have: Pillow's and JPEG's own limit."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, centre crop, rescale and normalise, as plain data.
+
+    Attributes:
+        image_size: ``(height, width)`` of what comes out.
+        resize: ``exact`` to ``resize_size``, aspect ratio ignored; ``shortest_edge`` to the one
+            number of ``resize_size``; ``cover`` scales until both sides are at least ``resize_size``.
+        resize_size: ``(height, width)``; never smaller than ``image_size``, so nothing is padded.
+        interpolation: Pillow's name of the filter, in lower case.
+        crop_rounding: how half a pixel is rounded when the crop is centred: to ``even`` as
+            torchvision does, ``down`` as transformers does.
+        rescale_factor: what a pixel of 0 to 255 is multiplied by.
+        mean: one number per channel, subtracted after rescaling.
+        std: one number per channel, divided by after that.
+        origin: ``checkpoint``, or ``default`` where the checkpoint said nothing.
+    """
+
+    image_size: tuple[int, int]
+    resize: Resize
+    resize_size: tuple[int, int]
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    rescale_factor: float = 1 / 255
+    crop_rounding: CropRounding = "even"
+    origin: Literal["checkpoint", "default"] = "checkpoint"
+
+    def __post_init__(self) -> None:
+        # JSON gives lists; the fields are tuples wherever they come from.
+        for name in ("image_size", "resize_size", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        require(self.resize in _RESIZES, f"resize={self.resize!r}", f"one of {', '.join(_RESIZES)}")
+        require(
+            self.interpolation in INTERPOLATIONS,
+            f"interpolation={self.interpolation!r}",
+            f"one of {', '.join(INTERPOLATIONS)}",
+        )
+        require(self.crop_rounding in {"even", "down"}, f"crop_rounding={self.crop_rounding!r}", "even or down")
+        require(
+            len(self.image_size) == len(self.resize_size) == 2 and min(self.image_size) >= 1,
+            f"image_size={self.image_size} and resize_size={self.resize_size}",
+            "height and width, at least 1",
+        )
+        require(
+            all(inner <= outer for inner, outer in zip(self.image_size, self.resize_size, strict=True)),
+            f"a crop of {self.image_size} out of a picture of {self.resize_size}",
+            "a crop that is no larger than what it is cut from",
+        )
+        require(
+            self.resize != "shortest_edge" or self.resize_size[0] == self.resize_size[1],
+            f"resize=shortest_edge to {self.resize_size}",
+            "one number for both sides",
+        )
+        require(len(self.mean) == len(self.std) >= 1, f"mean={self.mean} and std={self.std}", "one per channel")
+        numbers = (*self.mean, *self.std, self.rescale_factor)
+        require(
+            all(map(math.isfinite, numbers)) and all(self.std),
+            f"mean={self.mean}, std={self.std}, rescale_factor={self.rescale_factor}",
+            "finite numbers, and no std of 0",
+        )
+
+    @property
+    def channels(self) -> int:
+        """Channels of what comes out."""
+        return len(self.mean)
+
+    def __call__(self, image: Image) -> NDArray[np.float32]:
+        """A picture of any size and mode as float32 ``(c, h, w)``, contiguous.
+
+        Raises:
+            ImportFailed: for a picture without an agreed white, or a model of neither 1 nor 3 channels.
+            HostileInput: for a picture so narrow that its resized form would be unreasonably long.
+        """
+        import numpy as np
+
+        return self.normalise(np.asarray(self.cut(image)))
+
+    def cut(self, image: Image) -> Image:
+        """The picture resized and cropped to ``image_size``, in mode ``RGB`` or ``L``."""
+        from PIL.Image import Resampling
+
+        image = to_channels(image, self.channels)
+        height, width = self._resized(image.height, image.width)
+        if max(height, width) > _MAX_SIDE:
+            raise HostileInput(
+                f"an image of {image.height}x{image.width} pixels would be resized to {height}x{width}",
+                expected=f"sides of at most {_MAX_SIDE} pixels after resizing",
+                next_command="crop the image first",
+            )
+        resized = image.resize((width, height), Resampling[self.interpolation.upper()])
+        top, left = (
+            self._offset(outer - inner) for outer, inner in zip((height, width), self.image_size, strict=True)
+        )
+        return resized.crop((left, top, left + self.image_size[1], top + self.image_size[0]))
+
+    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Rescale and normalise ``(h, w, c)`` (or ``(h, w)`` of grey) into float32 ``(c, h, w)``.
+
+        Raises:
+            ImportFailed: when the pixels are not uint8, or of another number of channels.
+        """
+        import numpy as np
+
+        pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != self.channels:
+            raise ImportFailed(
+                f"the pixels are {pixels.dtype.name} of shape {pixels.shape}",
+                expected=f"uint8 of shape (h, w, {self.channels})",
+            )
+        # A pixel has 256 values, so each channel is a table: float64 rescaling, then float32.
+        scaled = (np.arange(256, dtype=np.float64) * self.rescale_factor).astype(np.float32)
+        tables = (scaled - np.float32(mean) for mean in self.mean)
+        planes = [
+            (table / np.float32(std))[pixels[:, :, channel]]
+            for channel, (table, std) in enumerate(zip(tables, self.std, strict=True))
+        ]
+        stacked: NDArray[np.float32] = np.stack(planes)
+        return stacked
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        if self.resize == "exact":
+            return self.resize_size
+        if self.resize == "cover":
+            # As timm.data.transforms.ResizeKeepRatio.
+            ratio = min(height / self.resize_size[0], width / self.resize_size[1])
+            return round(height / ratio), round(width / ratio)
+        # As torchvision's Resize with one number: the longer side is cut off, not rounded.
+        edge = self.resize_size[0]
+        if height <= width:
+            return edge, int(edge * width / height)
+        return int(edge * height / width), edge
+
+    def _offset(self, spare: int) -> int:
+        return round(spare / 2) if self.crop_rounding == "even" else spare // 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as it stands in a manifest."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ImportFailed: for a field that is missing, unknown, or of another type.
+        """
+        entries = Fields(data, "the preprocessing")
+        known = [entry.name for entry in fields(cls)]
+        extra = sorted(set(data) - set(known))
+        if extra:
+            raise ImportFailed(
+                f"the preprocessing has fields that this version does not know: {', '.join(extra)}",
+                expected=f"only {', '.join(known)}",
+                next_command="pip install --upgrade vit-deploy",
+            )
+        return cls(
+            image_size=entries.pair("image_size"),
+            resize=entries.text("resize"),  # type: ignore[arg-type]
+            resize_size=entries.pair("resize_size"),
+            interpolation=entries.text("interpolation"),
+            mean=entries.numbers("mean"),
+            std=entries.numbers("std"),
+            rescale_factor=entries.number("rescale_factor"),
+            crop_rounding=entries.text("crop_rounding"),  # type: ignore[arg-type]
+            origin=entries.text("origin"),  # type: ignore[arg-type]
+        )
+
+    @classmethod
+    def default(cls, config: ViTConfig) -> Preprocessing:
+        """timm's for its ViTs: bicubic, 90 % centre crop, pixels into −1 to 1."""
+        halves = (0.5,) * config.in_channels
+        return cls(
+            **_timm_resize("center", config.image_size, 0.9),
+            image_size=config.image_size,
+            interpolation="bicubic",
+            mean=halves,
+            std=halves,
+            origin="default",
+        )
+
+    @classmethod
+    def from_timm(cls, pretrained_cfg: Mapping[str, Any], config: ViTConfig) -> Preprocessing:
+        """What timm's ``create_transform(**resolve_data_config(...))`` does at evaluation.
+
+        Raises:
+            ImportFailed: for a setting that has no like here, such as ``crop_mode: border``.
+        """
+        entries = Fields(pretrained_cfg, "pretrained_cfg")
+        mode = entries.text("crop_mode", "center")
+        if mode not in {"center", "squash"}:
+            raise unsupported("crop_mode", mode, "center or squash")
+        if entries.data.get("crop_border_pixels"):
+            raise unsupported("crop_border_pixels", entries.data["crop_border_pixels"], "none")
+        crop_pct = entries.number("crop_pct", _TIMM_CROP_PCT)
+        if not 0 < crop_pct <= 1:
+            raise unsupported("crop_pct", crop_pct, "more than 0 and at most 1")
+        return cls(
+            **_timm_resize(mode, config.image_size, crop_pct),
+            image_size=config.image_size,
+            interpolation=entries.text("interpolation", "bicubic"),
+            mean=per_channel("mean", entries.numbers("mean", _IMAGENET_MEAN), config.in_channels),
+            std=per_channel("std", entries.numbers("std", _IMAGENET_STD), config.in_channels),
+        )
+
+    @classmethod
+    def from_transformers(cls, preprocessor_config: Mapping[str, Any], config: ViTConfig) -> Preprocessing:
+        """What transformers' image processor of a ``preprocessor_config.json`` does (PIL backend).
+
+        Raises:
+            ImportFailed: for a setting that has no like here, such as ``do_pad``, and for a
+                picture size other than the model's.
+        """
+        from vit_deploy.model.hf_processor import preprocessing_from_transformers
+
+        return preprocessing_from_transformers(preprocessor_config, config)
+
+
+def _timm_resize(mode: str, image_size: tuple[int, int], crop_pct: float) -> dict[str, Any]:
+    height, width = (math.floor(side / crop_pct) for side in image_size)
+    if mode == "squash":
+        return {"resize": "exact", "resize_size": (height, width)}
+    return {"resize": "shortest_edge" if height == width else "cover", "resize_size": (height, width)}
+
+
+def per_channel(name: str, values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """``values`` as one per channel; one value, or the same for all, stands for any number.
+
+    Raises:
+        ImportFailed: when they do not fit.
+    """
+    if len(values) == channels:
+        return values
+    if len(set(values)) == 1:
+        return values[:1] * channels
+    raise ImportFailed(
+        f"the checkpoint's preprocessing has {name}={values} for {channels} channels",
+        expected=f"one number, or {channels}",
+    )
+
+
+def unsupported(name: str, value: Any, expected: str) -> ImportFailed:
+    """The error for a setting of a checkpoint that has no like here."""
+    return ImportFailed(
+        f"the checkpoint's preprocessing says {name}={value!r}, which is not supported",
+        expected=expected,
+    )
+
+
+def require(holds: bool, found: str, expected: str) -> None:
+    """Refuse with :class:`ImportFailed` what does not hold."""
+    if not holds:
+        raise ImportFailed(f"the preprocessing says {found}", expected=expected)

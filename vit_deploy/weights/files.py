@@ -1,0 +1,126 @@
+"""The files of a checkpoint: one of weights, shards under an index, and JSON beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from vit_deploy.errors import HostileInput, ImportFailed
+from vit_deploy.model.fields import Fields
+from vit_deploy.weights.tensors import Weights, WeightTensor, read_safetensors, sha256_of
+from vit_deploy.weights.torch_file import read_torch_file
+
+CONFIG_NAME = "config.json"
+PROCESSOR_NAME = "preprocessor_config.json"
+INDEX_NAMES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+WEIGHT_NAMES = (
+    "model.safetensors",
+    "pytorch_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+"""What timm and transformers call a file of weights, in the order of preference."""
+
+_TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+_MAX_JSON = 32 << 20
+"""Bytes of the largest JSON file that is read; a config is a few thousand."""
+
+
+def read_checkpoint_file(path: Path) -> Weights:
+    """The weights of a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, unread.
+
+    Raises:
+        ImportFailed: when there is no such file, it may not be read, or has another kind of content.
+        HostileInput: when it is truncated or holds code.
+    """
+    if not path.is_file():
+        kind = "a folder, not a checkpoint file," if path.is_dir() else "no checkpoint file"
+        raise ImportFailed(
+            f"there is {kind} at {str(path)!r}",
+            expected="a .safetensors, .pth, .pt or .bin file",
+            next_command=f"ls {str(path.parent)!r}",
+        )
+    if path.suffix != ".safetensors" and path.suffix not in _TORCH_SUFFIXES:
+        raise ImportFailed(
+            f"{path.name!r} does not end like a checkpoint",
+            expected="a name that ends in .safetensors, .pth, .pt or .bin",
+        )
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ImportFailed(
+            f"{str(path)!r} may not be read: {error.strerror}", expected="a file that you may read"
+        ) from error
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
+
+
+def read_directory_weights(directory: Path) -> tuple[Weights, str]:
+    """The weights in a checkpoint's directory, unread, and their SHA-256.
+
+    The hash of shards is that of the sorted hashes of all of them.
+
+    Raises:
+        ImportFailed: when there are none, or a shard is missing.
+        HostileInput: when a file is truncated, holds code, or an index points out of the directory.
+    """
+    for name in WEIGHT_NAMES:
+        if (directory / name).is_file():
+            return read_checkpoint_file(directory / name), sha256_of(directory / name)
+    for name in INDEX_NAMES:
+        if (directory / name).is_file():
+            return _read_shards(directory / name)
+    raise ImportFailed(
+        f"there are no weights in {str(directory)!r}",
+        expected=f"one of {', '.join((*WEIGHT_NAMES, *INDEX_NAMES))}",
+        next_command=f"ls {str(directory)!r}",
+    )
+
+
+def _read_shards(index: Path) -> tuple[Weights, str]:
+    places = read_json(index).fields("weight_map")
+    shards = {name: places.text(name) for name in sorted(places.data)}
+    opened: dict[str, Weights] = {}
+    for shard in sorted(set(shards.values())):
+        if shard != Path(shard).name or shard in {"", ".", ".."} or "\\" in shard:
+            raise HostileInput(
+                f"{index.name} points to {shard!r}, out of its own directory",
+                expected="names of files beside it",
+                next_command="do not use this checkpoint",
+            )
+        opened[shard] = read_checkpoint_file(index.parent / shard)
+    tensors = [_tensor_in(opened[shard], name, shard) for name, shard in shards.items()]
+    hashes = sorted(sha256_of(index.parent / shard) for shard in opened)
+    return Weights(tensors), hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _tensor_in(weights: Weights, name: str, shard: str) -> WeightTensor:
+    if name not in weights:
+        raise ImportFailed(
+            f"weight {name!r} is not in {shard!r}, where the index says it is",
+            expected="shards that belong to their index",
+            next_command="copy or download the checkpoint again",
+        )
+    return weights[name]
+
+
+def read_json(path: Path) -> Fields:
+    """The JSON object in a file.
+
+    Raises:
+        ImportFailed: when it cannot be read, is no JSON, or holds something other than an object.
+    """
+    try:
+        if path.stat().st_size > _MAX_JSON:
+            raise ImportFailed(f"{str(path)!r} is larger than {_MAX_JSON} bytes", expected="a short JSON file")
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ImportFailed(
+            f"{str(path)!r} cannot be read: {error.strerror}", expected="a JSON file that you may read"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ImportFailed(f"{str(path)!r} is no JSON: {error}", expected="a JSON object") from error
+    return Fields(data, path.name)

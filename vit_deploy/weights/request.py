@@ -1,0 +1,32 @@
+"""What a user asked to be loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Request:
+    """What :func:`vit_deploy.weights.load_model` was given.
+
+    Attributes:
+        reference: a named architecture, a directory, a file, or ``hf-hub:ORG/NAME``.
+        arch: the architecture of a bare checkpoint file.
+        weights: a bare checkpoint file for the architecture that ``reference`` names.
+        num_classes: the number of classes; the checkpoint's own when ``None``.
+        seed: of random weights.
+        name: what the owner of the checkpoint calls it, where that is known (a hub name).
+    """
+
+    reference: str
+    arch: str = ""
+    weights: Path | None = None
+    num_classes: int | None = None
+    seed: int = 0
+    name: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The reference as a path."""
+        return Path(self.reference)
