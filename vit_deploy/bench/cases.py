@@ -1,0 +1,170 @@
+"""What is measured: a :class:`Case` is one artefact on one backend at one batch size."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from vit_deploy.errors import ParityFailed, RunFailed
+from vit_deploy.spec import BatchRange, Device
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from vit_deploy.bundle.manifest import ArtefactRecord
+    from vit_deploy.bundle.reader import Bundle
+    from vit_deploy.protocols import Artefact, Runtime
+    from vit_deploy.spec import Precision, RuntimeFacts
+
+REFERENCE_FORMAT = "pytorch"
+"""The format of the reference weights, which only the eager runtime opens."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the result to be.
+
+    Attributes:
+        bundle: path of the bundle.
+        artefact: name of the artefact; ``pytorch-<precision>`` for the reference weights.
+        format: its format.
+        precision: its declared precision.
+        backend: the runtime's full name.
+        device: as :meth:`vit_deploy.spec.Device.parse` reads it.
+        batch_size: images in one inference.
+        threads: CPU threads of the worker.
+        verified: whether parity with eager PyTorch was proven; false where it could not be checked.
+        files: SHA-256 of each file of the artefact, the one a runtime opens first.
+    """
+
+    bundle: str
+    artefact: str
+    format: str
+    precision: Precision
+    backend: str
+    device: str
+    batch_size: int
+    threads: int
+    verified: bool
+    files: Mapping[str, str]
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the file that a runtime opens."""
+        return next(iter(self.files.values()))
+
+    @property
+    def peers(self) -> tuple[str, int]:
+        """What a case shares with those it is compared with: device and batch size."""
+        return self.device, self.batch_size
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as a worker is sent it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Case:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{entry.name: data[entry.name] for entry in fields(cls)})
+
+
+def cases_for(
+    bundle: Bundle, runtime: Runtime, device: Device, batch_sizes: Iterable[int], threads: int
+) -> list[Case]:
+    """The cases of one backend: each artefact that it opens, at each batch size.
+
+    Every file is checked against the manifest's hash here, so a tampered bundle is refused
+    before anything is measured; a worker checks its own files again when it opens them.
+
+    Raises:
+        HostileInput: when a file is missing or was changed.
+        ParityFailed: when the manifest says that an artefact failed.
+    """
+    shared: dict[str, Any] = {
+        "bundle": str(bundle.path),
+        "backend": runtime.name,
+        "device": str(device),
+        "threads": threads,
+    }
+    found: list[dict[str, Any]] = []
+    if REFERENCE_FORMAT in runtime.formats:
+        artefact, weights = reference(bundle, 1), bundle.manifest.model.weights
+        found.append(
+            {
+                "artefact": artefact.name,
+                "format": artefact.format,
+                "precision": artefact.precision,
+                "verified": True,
+                "files": {weights.name: weights.sha256},
+            }
+        )
+    records = [record for record in bundle.records.values() if record.format in runtime.formats]
+    found += [_from_record(bundle, record) for record in records]
+    return [Case(**shared, **entry, batch_size=size) for size in batch_sizes for entry in found]
+
+
+def _from_record(bundle: Bundle, record: ArtefactRecord) -> dict[str, Any]:
+    if record.parity.passed is False:
+        raise ParityFailed(
+            f"the manifest says that {record.name} is not equal to eager PyTorch: {record.parity.reason}",
+            expected="parity before a time counts",
+            next_command=f"vit-deploy export --format {record.format} again",
+        )
+    artefact = bundle.artefact(record.name)
+    return {
+        "artefact": artefact.name,
+        "format": artefact.format,
+        "precision": artefact.precision,
+        "verified": record.parity.passed is True,
+        "files": {file.name: file.sha256 for file in record.files},
+    }
+
+
+def reference(bundle: Bundle, batch_size: int) -> Artefact:
+    """The reference weights in fp32, with the outputs that the bundle's artefacts have."""
+    records = list(bundle.records.values())
+    outputs = tuple(entry.name for entry in records[0].outputs) if records else ()
+    spec = bundle.config.io_spec(outputs, BatchRange(1, batch_size, max(8, batch_size)))  # type: ignore[arg-type]
+    return bundle.reference(spec, "fp32")
+
+
+def open_artefact(case: Case) -> Artefact:
+    """The artefact of a case, its hashes checked, and fit for its batch size.
+
+    Raises:
+        HostileInput: when a file was changed since.
+        RunFailed: when the artefact has another, fixed batch size.
+    """
+    from vit_deploy.bundle.reader import Bundle
+
+    bundle = Bundle.open(case.bundle)
+    if case.format == REFERENCE_FORMAT:
+        return reference(bundle, case.batch_size)
+    artefact = bundle.artefact(case.artefact)
+    fixed = artefact.spec.batch.minimum
+    if artefact.spec.batch.is_fixed and fixed != case.batch_size:
+        raise RunFailed(
+            f"{case.artefact} is made for a batch of {fixed}, not of {case.batch_size}",
+            expected=f"--batch-size {fixed}",
+            next_command=f"vit-deploy export --format {case.format} --maxShapes with {case.batch_size} in it",
+        )
+    return artefact
+
+
+def check_facts(facts: RuntimeFacts, case: Case) -> None:
+    """Compare what was asked with what the backend says it does.
+
+    Raises:
+        RunFailed: for another precision, device or number of threads.
+    """
+    asked = {"precision": case.precision, "device": case.device}
+    if Device.parse(case.device).kind == "cpu":
+        asked["threads"] = str(case.threads)
+    for name, want in asked.items():
+        have = str(getattr(facts, name))
+        if have != want:
+            raise RunFailed(
+                f"{case.backend} reports {name} {have} for {case.artefact}",
+                expected=f"{name} {want}, as was asked",
+                next_command=f"vit-deploy bench with another --{name}" if name != "precision" else "",
+            )

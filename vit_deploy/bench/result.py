@@ -1,0 +1,202 @@
+"""What a run found: one row per case, raw samples first, every figure derived from them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from vit_deploy.bench.statistics import median, paired_ratio, relative_half_width, tail_quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vit_deploy.bench.cases import Case
+
+NS_PER_MS = 1e6
+PHASES = ("import", "check", "open", "first")
+
+
+@dataclass
+class Measured:
+    """What one worker gave, as it is gathered; a failure leaves the rest as it was by then.
+
+    Attributes:
+        case: what was measured.
+        rounds: nanoseconds of each step, by round.
+        cold_start_ns: nanoseconds of each of :data:`PHASES`.
+        facts: what the session reported of itself.
+        warm_up: steps, elapsed nanoseconds, whether it settled.
+        rested: whether the worker's threads came to rest after each of its turns.
+        peak_rss_bytes: the most memory the worker had resident.
+        peak_device_bytes: the most that PyTorch held on the GPU.
+        error: why the case failed, empty where it did not.
+        exit_code: the exit code that this failure means, were it the only case.
+        worker_exit: how the worker process ended, where it died: a signal's number is negative.
+    """
+
+    case: Case
+    rounds: list[list[int]] = field(default_factory=list)
+    cold_start_ns: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    warm_up: Mapping[str, Any] = field(default_factory=dict)
+    rested: bool = True
+    peak_rss_bytes: int | None = None
+    peak_device_bytes: int | None = None
+    error: str = ""
+    exit_code: int = 0
+    worker_exit: int | None = None
+
+    @property
+    def samples(self) -> list[int]:
+        """All samples in the order they were taken."""
+        return [sample for entry in self.rounds for sample in entry]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the result. Figures of a failed row are ``None``.
+
+    Attributes:
+        half_width: half the width of the median's 95 % confidence interval, over the median.
+        images_per_s: the batch size over the median.
+        ratio: the median over rounds of this row's median over the baseline's: below 1 is faster.
+        baseline: the artefact and backend that ``ratio`` stands against: same device, same batch size.
+        round_lengths: how many of ``samples_ns`` each round took.
+        notes: what a reader of the figures must know.
+    """
+
+    artefact: str
+    format: str
+    precision: str
+    backend: str
+    device: str
+    batch_size: int
+    threads: int
+    ok: bool
+    error: str | None
+    exit_code: int
+    worker_exit: int | None
+    verified: bool
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    half_width: float | None
+    images_per_s: float | None
+    ratio: float | None
+    baseline: str | None
+    cold_start_ms: dict[str, float] | None
+    peak_rss_bytes: int | None
+    peak_device_bytes: int | None
+    warm_up: dict[str, Any] | None
+    notes: tuple[str, ...]
+    facts: dict[str, Any] | None
+    sha256: str
+    files: dict[str, str]
+    round_lengths: tuple[int, ...]
+    samples_ns: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as it stands in the JSON document."""
+        return {**asdict(self), "notes": list(self.notes)}
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """A whole run.
+
+    Attributes:
+        rows: one per case, in the order that was asked for.
+        order: for each round, the indices of the rows in the order in which they measured.
+        settings: what governed the run.
+    """
+
+    rows: tuple[Row, ...]
+    order: tuple[tuple[int, ...], ...]
+    settings: dict[str, Any]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when any row holds; otherwise the one code that all failures share, or 1."""
+        if any(row.ok for row in self.rows):
+            return 0
+        codes = {row.exit_code for row in self.rows}
+        return codes.pop() if len(codes) == 1 else 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as it stands in the JSON document."""
+        return {
+            "settings": self.settings,
+            "order": [list(entry) for entry in self.order],
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+def find_baseline(measured: Measured, everyone: list[Measured]) -> Measured | None:
+    """What a case is compared with: eager among its peers, else the first of them that holds."""
+    peers = [other for other in everyone if other.case.peers == measured.case.peers and not other.error]
+    eager = [other for other in peers if other.case.backend == "eager"]
+    return next(iter([*eager, *peers]), None)
+
+
+def make_row(measured: Measured, baseline: Measured | None) -> Row:
+    """The row of a case; its statistics are derived here and nowhere else."""
+    case, ok = measured.case, not measured.error
+    samples = measured.samples
+    figures = _figures(samples, case.batch_size) if ok else dict.fromkeys(_FIGURES)
+    ratio = paired_ratio(measured.rounds, baseline.rounds) if ok and baseline else None
+    return Row(
+        artefact=case.artefact,
+        format=case.format,
+        precision=case.precision,
+        backend=case.backend,
+        device=case.device,
+        batch_size=case.batch_size,
+        threads=case.threads,
+        ok=ok,
+        error=measured.error or None,
+        exit_code=measured.exit_code,
+        worker_exit=measured.worker_exit,
+        verified=case.verified,
+        **figures,
+        ratio=ratio,
+        baseline=f"{baseline.case.artefact} on {baseline.case.backend}" if baseline and ok else None,
+        cold_start_ms={name: measured.cold_start_ns[name] / NS_PER_MS for name in PHASES}
+        if measured.cold_start_ns
+        else None,
+        peak_rss_bytes=measured.peak_rss_bytes,
+        peak_device_bytes=measured.peak_device_bytes,
+        warm_up=dict(measured.warm_up) or None,
+        notes=_notes(measured) if ok else (),
+        facts=dict(measured.facts) or None,
+        sha256=case.sha256,
+        files=dict(case.files),
+        round_lengths=tuple(len(entry) for entry in measured.rounds),
+        samples_ns=tuple(samples),
+    )
+
+
+_FIGURES = ("p50_ms", "p90_ms", "p99_ms", "half_width", "images_per_s")
+
+
+def _figures(samples: list[int], batch_size: int) -> dict[str, Any]:
+    p90, p99 = tail_quantile(samples, 0.9), tail_quantile(samples, 0.99)
+    p50 = median(samples)
+    return {
+        "p50_ms": p50 / NS_PER_MS,
+        "p90_ms": None if p90 is None else p90 / NS_PER_MS,
+        "p99_ms": None if p99 is None else p99 / NS_PER_MS,
+        "half_width": relative_half_width(samples),
+        # A step that takes no time at all can only be a fake's; the clock ticks in nanoseconds.
+        "images_per_s": batch_size * 1e9 / max(p50, 1),
+    }
+
+
+def _notes(measured: Measured) -> tuple[str, ...]:
+    notes = []
+    if not measured.case.verified:
+        notes.append("unverified")
+    if not measured.warm_up.get("settled", True):
+        notes.append("warm-up did not settle")
+    if not measured.rested:
+        notes.append("threads ran on between its turns")
+    return tuple(notes)

@@ -1,0 +1,218 @@
+"""The worker: opens one case, and measures when it is told to.
+
+It reads one JSON object per line on stdin and answers on the descriptor that it was given, never on
+stdout, which libraries write to. While it waits it blocks on stdin; when stdin closes, it exits.
+
+    open    {case, spawned_ns}          -> {facts, cold_start_ns}
+    warm    {limit_ns, tolerance}       -> {steps, elapsed_ns, settled}
+    measure {budget_ns, minimum, maximum} -> {samples_ns, rested}
+    finish  {}                          -> {peak_rss_bytes, peak_device_bytes}, and it exits
+
+What fails is answered as ``{error, exit_code}``, and the worker exits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vit_deploy.bench.cases import Case, check_facts, open_artefact
+from vit_deploy.bench.timing import rest, time_steps, warm_up
+from vit_deploy.errors import BackendMissing, VitDeployError
+from vit_deploy.spec import Device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vit_deploy.protocols import Arrays, Artefact, Runtime, Session, Step
+
+
+class Worker:
+    """One case, from cold to finished."""
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+        self._step: Step | None = None
+
+    def answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Do what one message asks.
+
+        Raises:
+            VitDeployError: when the case cannot be opened or run.
+        """
+        acts: dict[str, Callable[..., dict[str, Any]]] = {
+            "open": self._open,
+            "warm": self._warm,
+            "measure": self._measure,
+            "finish": self._finish,
+        }
+        arguments = {name: value for name, value in message.items() if name != "command"}
+        return acts[message["command"]](**arguments)
+
+    def _open(self, case: dict[str, Any], spawned_ns: int) -> dict[str, Any]:
+        """Open the case phase by phase; each phase lasts until the next one's stamp."""
+        from vit_deploy.protocols import SessionOptions
+
+        wanted = Case.from_dict(case)
+        device = Device.parse(wanted.device)
+        runtime = _import_runtime(wanted.backend, device)
+        imported = time.monotonic_ns()
+        artefact = open_artefact(wanted)
+        checked = time.monotonic_ns()
+        threads = wanted.threads if device.kind == "cpu" else None
+        self._session = runtime.open(artefact, device, SessionOptions(threads=threads, spin=False))
+        opened = time.monotonic_ns()
+        check_facts(self._session.facts, wanted)
+        inputs = make_inputs(artefact, wanted.batch_size)
+        staging = time.monotonic_ns()
+        self._step = self._session.stage(inputs)
+        self._step()
+        self._step.synchronize()
+        done = time.monotonic_ns()
+        phases = {
+            "import": imported - spawned_ns,
+            "check": checked - imported,
+            "open": opened - checked,
+            "first": done - staging,
+        }
+        rest()
+        return {"facts": asdict(self._session.facts), "cold_start_ns": phases}
+
+    def _staged(self) -> Step:
+        if self._step is None:
+            raise VitDeployError("the worker was told to measure before it was told to open a case")
+        return self._step
+
+    def _warm(self, limit_ns: int, tolerance: float) -> dict[str, Any]:
+        result = warm_up(self._staged(), limit_ns, tolerance)
+        rest()
+        return asdict(result)
+
+    def _measure(self, budget_ns: int, minimum: int, maximum: int) -> dict[str, Any]:
+        # A neighbour has just had the caches: the first steps of a turn pay for that, uncounted.
+        time_steps(self._staged(), budget_ns // 20)
+        samples = time_steps(self._staged(), budget_ns, minimum, maximum)
+        return {"samples_ns": samples, "rested": rest()}
+
+    def _finish(self) -> dict[str, Any]:
+        result = {"peak_rss_bytes": peak_rss_bytes(), "peak_device_bytes": peak_device_bytes()}
+        self._step = None
+        if self._session is not None:
+            self._session.close()
+        return result
+
+
+def _import_runtime(name: str, device: Device) -> Runtime:
+    """The runtime, its library and ours imported.
+
+    Raises:
+        BackendMissing: when this machine cannot run it.
+    """
+    import numpy as np  # noqa: F401 - its import belongs to this phase
+
+    import vit_deploy.bundle.reader  # noqa: F401 - likewise
+    from vit_deploy import registry
+
+    runtime = registry.runtime(name)
+    found = runtime.available(device)
+    if not found.ok:
+        raise BackendMissing(f"{name} cannot run on {device}: {found.reason}", next_command=found.mend)
+    return runtime
+
+
+def make_inputs(artefact: Artefact, batch_size: int) -> Arrays:
+    """Normal noise of the shapes and dtypes that the artefact takes, the same each time.
+
+    Preprocessed images have about zero mean and unit variance too. A dense model's time does not
+    depend on the values, but subnormals and NaN would slow some kernels, and zeros flatter others.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    return {
+        spec.name: generator.standard_normal(spec.at_batch(batch_size), dtype=np.float32).astype(spec.dtype)
+        for spec in artefact.spec.inputs
+    }
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process ever had resident.
+
+    On Linux ``ru_maxrss`` will not do: a child starts with the peak of the process that made it.
+    ``VmHWM`` starts anew with the program.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_device_bytes() -> int | None:
+    """The most memory that PyTorch held on the GPU, or ``None`` where it used none.
+
+    Buffers that another library allocates by itself are not counted.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return None
+    return int(torch.cuda.max_memory_reserved())
+
+
+def _send(descriptor: int, answer: dict[str, Any]) -> None:
+    line = json.dumps(answer, default=str).encode() + b"\n"
+    with open(descriptor, "wb", closefd=False) as pipe:
+        pipe.write(line)
+
+
+def serve(descriptor: int) -> int:
+    """Answer messages until ``finish``, a failure, or the end of stdin; the exit code."""
+    worker = Worker()
+    while line := sys.stdin.buffer.readline():
+        message = json.loads(line)
+        try:
+            answer = worker.answer(message)
+        except Exception as error:
+            # Whatever a backend raises is this row's failure, told to the coordinator; the log has the rest.
+            traceback.print_exc()
+            _send(descriptor, _failure(error))
+            return 1
+        _send(descriptor, answer)
+        if message["command"] == "finish":
+            return 0
+    return 0
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    if isinstance(error, VitDeployError):
+        return {"error": str(error), "exit_code": error.exit_code}
+    return {"error": f"{type(error).__name__}: {error}", "exit_code": 1}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """``python -m vit_deploy.bench.worker DESCRIPTOR``."""
+    given = sys.argv[1:] if arguments is None else arguments
+    code = 1
+    # A broken pipe says that the coordinator is gone: there is no one left to measure for.
+    with contextlib.suppress(BrokenPipeError):
+        code = serve(int(given[0]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Interpreter shutdown with native thread pools alive can hang or crash; all is said and done.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

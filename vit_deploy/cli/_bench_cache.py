@@ -1,0 +1,134 @@
+"""The bundle that `vit-deploy bench` makes for itself when it is given none: kept in the cache."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from typing import TYPE_CHECKING
+
+from vit_deploy.cli._output import TerminalProgress, note, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from vit_deploy.bench.plan import Chosen, Skipped
+    from vit_deploy.bundle.reader import Bundle
+    from vit_deploy.spec import BatchRange
+    from vit_deploy.weights.imported import Model
+
+FALLBACK_FORMAT = "onnx"
+"""What is exported when only eager is measured: a bundle exists only around an artefact."""
+
+
+def cached_bundle(
+    reference: str | None, chosen: Sequence[Chosen], batch_sizes: Sequence[int]
+) -> tuple[Bundle, list[Skipped]]:
+    """A bundle in the cache with what the chosen backends need; what is missing is exported first.
+
+    Args:
+        reference: the model; ``vit_base_patch16_224`` with random weights when ``None``.
+        chosen: the backends to be measured.
+        batch_sizes: what the artefacts must take.
+
+    Returns:
+        The bundle, and the backends whose format cannot be exported here.
+
+    Raises:
+        BackendMissing: when the format of a named backend cannot be exported here.
+        ExportFailed: when the format of a named backend was not accepted.
+    """
+    from vit_deploy.bundle.reader import Bundle
+    from vit_deploy.deploy.export import export_model
+    from vit_deploy.model.config import DEFAULT_ARCH
+    from vit_deploy.spec import BatchRange
+    from vit_deploy.weights import load_model
+
+    formats, skipped = _exportable(chosen)
+    model = load_model(reference or DEFAULT_ARCH)
+    if model.source.kind == "random":
+        warn(f"{model.source.name} has random weights: its times hold, its predictions mean nothing")
+    batch = BatchRange(1, 1, max(8, *batch_sizes))
+    path = cache_path(model)
+    missing = [name for name in formats if name not in _whole_formats(path, batch)]
+    if missing:
+        note(f"no bundle was given: exporting {model.source.name} to {', '.join(missing)} in {str(path)!r}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TerminalProgress() as progress:
+            export_model(model, path, missing, batch=batch, progress=progress)
+    _require(path, chosen, skipped, batch)
+    return Bundle.open(path), skipped
+
+
+def cache_path(model: Model) -> Path:
+    """Where the bundle of a model is kept: the name says which model, the hash says which weights."""
+    from vit_deploy.environment import cache_folder
+
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.source.name).strip("-.") or "model"
+    return cache_folder() / "bench" / f"{name}-{model.source.sha256[:12]}"
+
+
+def _exportable(chosen: Sequence[Chosen]) -> tuple[list[str], list[Skipped]]:
+    """For each backend the first of its formats that can be exported here."""
+    from vit_deploy import registry
+    from vit_deploy.bench.plan import Skipped
+    from vit_deploy.errors import BackendMissing
+
+    formats, skipped = [], []
+    for entry in chosen:
+        found = {name: registry.exporter(name).available() for name in entry.formats}
+        able = [name for name, state in found.items() if state.ok]
+        formats += able[:1]
+        if able or not found:
+            continue
+        name, state = next(iter(found.items()))
+        reason = f"format {name!r} cannot be exported here: {state.reason}"
+        if entry.named:
+            raise BackendMissing(reason, expected="an exporter that works here", next_command=state.mend)
+        skipped.append(Skipped(entry.runtime.name, reason, state.mend))
+    return list(dict.fromkeys(formats)) or [FALLBACK_FORMAT], skipped
+
+
+def _whole_formats(path: Path, batch: BatchRange) -> set[str]:
+    """The formats that the bundle at ``path`` holds unchanged, for all of ``batch``.
+
+    A bundle in the cache that is broken is removed: it can be made again.
+    """
+    from vit_deploy.bundle.reader import Bundle
+    from vit_deploy.errors import HostileInput, ImportFailed
+
+    try:
+        bundle = Bundle.open(path)
+        bundle.model()
+        for name in bundle.records:
+            bundle.artefact(name)
+    except ImportFailed:
+        return set()
+    except HostileInput as error:
+        warn(f"the bundle in the cache is broken and is made again: {error.found}")
+        shutil.rmtree(path)
+        return set()
+    return {
+        record.format
+        for record in bundle.records.values()
+        if record.batch.minimum <= batch.minimum and batch.maximum <= record.batch.maximum
+    }
+
+
+def _require(path: Path, chosen: Sequence[Chosen], skipped: Sequence[Skipped], batch: BatchRange) -> None:
+    from vit_deploy.errors import ExportFailed
+
+    held = _whole_formats(path, batch)
+    left_out = {entry.backend for entry in skipped}
+    for entry in chosen:
+        if (
+            entry.formats
+            and entry.runtime.name not in left_out
+            and not held & set(entry.formats)
+            and entry.named
+        ):
+            raise ExportFailed(
+                f"{' or '.join(entry.formats)} was not accepted into {str(path)!r}",
+                expected=f"an artefact for backend {entry.runtime.name!r}",
+                next_command=f"vit-deploy export --format {entry.formats[0]}, which says why",
+            )
