@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -14,6 +15,9 @@ import pytest
 import torch
 
 from vit_deploy.model.config import ViTConfig
+
+if TYPE_CHECKING:
+    from vit_deploy.weights.imported import Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,3 +69,11 @@ def golden() -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf-8"), f"{name} changed: run `make golden`, read the diff"
 
     return compare
+
+
+@pytest.fixture
+def small_model(small_config: ViTConfig) -> Model:
+    """The small ViT with seeded random weights that stand away from their initial values."""
+    from vit_deploy.weights.random import random_model
+
+    return random_model(small_config, "small", seed=1)

@@ -65,10 +65,11 @@ def _before_heads(value: ir.Value | None) -> tuple[ir.Value, int] | None:
 def _after_heads(value: ir.Value) -> ir.Value | None:
     """The ``(b, n, d)`` that heads are merged to, when nothing else uses them apart."""
     nodes = value.consumers()
-    if len(nodes) != 1 or nodes[0].op_type != "Transpose" or not _swaps_heads(nodes[0]):
+    if value.is_graph_output() or len(nodes) != 1 or nodes[0].op_type != "Transpose" or not _swaps_heads(nodes[0]):
         return None
-    nodes = nodes[0].outputs[0].consumers()
-    if len(nodes) != 1 or nodes[0].op_type != "Reshape":
+    apart = nodes[0].outputs[0]
+    nodes = apart.consumers()
+    if apart.is_graph_output() or len(nodes) != 1 or nodes[0].op_type != "Reshape":
         return None
     merged = nodes[0].outputs[0]
     return merged if merged.shape is not None and len(merged.shape) == 3 else None
