@@ -43,8 +43,9 @@ PASSES = {
 
 
 def captured(model: Model) -> ir.Model:
+    names = ("logits", "tokens")
     graph = capture_module.capture(
-        lambda: ViT(model.config, layout=RESHAPE, outputs=("logits", "tokens")).eval(), spec
+        lambda: ViT(model.config, layout=RESHAPE, outputs=names).eval(), model.config.io_spec(names)
     )
     bind_weights(graph, model.weights)
     return graph
