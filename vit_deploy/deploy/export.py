@@ -104,9 +104,11 @@ def export_model(
 
 
 def _check(editor: BundleEditor, images: Sequence[Path], verify: bool) -> ParityCheck | None:
+    if not verify:
+        return None
     from vit_deploy.parity import ParityCheck
 
-    return ParityCheck(editor.model, images=images) if verify else None
+    return ParityCheck(editor.model, images=images)
 
 
 def _in_order(exporters: list[Exporter], spec: IOSpec, output: Path) -> list[Exporter]:

@@ -1,0 +1,171 @@
+"""What an ONNX export costs: our whole road beside a bare ``torch.onnx.export`` of the same model.
+
+Each run is a process of its own; the two take turns in random order, so that a busy machine is
+unfair to both alike. Ours starts from a checkpoint file and ends with a bundle on the disk (import,
+hash, finite check, reference weights, graph, lint, weights; no verification). The bare export starts
+from the module with its weights in memory and ends with the file. Imports are in neither time.
+
+Memory is the peak resident size above what it was once everything was imported.
+
+    python benchmarks/export.py --arch vit_base_patch16_224 --rounds 5
+    python benchmarks/export.py --arch vit_large_patch16_224 --rounds 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+WAYS = ("ours", "bare")
+
+
+def main() -> None:
+    """Run the rounds, print the figures, and record them if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--arch", default="vit_base_patch16_224")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
+    parser.add_argument("--run", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--checkpoint", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.run:
+        way = {"ours": export_ours, "bare": export_bare}[arguments.run]
+        print(json.dumps(way(arguments.arch, arguments.checkpoint)))
+        return
+    result = compare(arguments.arch, arguments.rounds, arguments.seed)
+    text = json.dumps(result, indent=2)
+    print(text)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(text + "\n", encoding="utf-8")
+
+
+def compare(arch: str, rounds: int, seed: int) -> dict[str, object]:
+    """Runs of both ways in random order, and the ratios of their medians."""
+    from vit_deploy.environment import environment
+    from vit_deploy.weights import load_model
+    from vit_deploy.weights.tensors import write_safetensors
+
+    model = load_model(arch)
+    order = random.Random(seed)
+    runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "model.safetensors"
+        with checkpoint.open("wb") as file:
+            write_safetensors(model.weights, file)
+        for _ in range(rounds):
+            for way in order.sample(WAYS, len(WAYS)):
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--arch",
+                    arch,
+                    "--run",
+                    way,
+                    "--checkpoint",
+                    str(checkpoint),
+                ]
+                finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                runs[way].append(json.loads(finished.stdout.splitlines()[-1]))
+    seconds = {way: statistics.median(run["seconds"] for run in runs[way]) for way in WAYS}
+    peak = {way: max(run["peak_bytes"] for run in runs[way]) for way in WAYS}
+    weights = model.weights.nbytes
+    return {
+        "schema": "vit-deploy/benchmark-export/1",
+        "environment": environment(),
+        "arch": arch,
+        "weights_bytes": weights,
+        "seconds": {way: round(value, 2) for way, value in seconds.items()},
+        "seconds_ratio": round(seconds["ours"] / seconds["bare"], 3),
+        "peak_over_weights": {way: round(value / weights, 3) for way, value in peak.items()},
+        "runs": runs,
+    }
+
+
+def export_ours(arch: str, checkpoint: Path) -> dict[str, float]:
+    """From the checkpoint file to a bundle with an ONNX artefact, unverified."""
+    import onnx
+    import onnxscript
+    import torch
+
+    import vit_deploy.deploy.export as deploy
+    import vit_deploy.exporters.onnx
+    from vit_deploy.weights import load_model
+
+    _keep(onnx, onnxscript, torch.onnx, vit_deploy.exporters.onnx)
+    with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder, _measured() as figures:
+        model = load_model(arch, weights=checkpoint)
+        outcomes = deploy.export_model(model, Path(folder) / "bundle", ["onnx"], verify=False)
+        if outcomes[0].error:
+            raise outcomes[0].error
+    return figures
+
+
+def export_bare(arch: str, checkpoint: Path) -> dict[str, float]:
+    """``torch.onnx.export`` of the eager module to a file, as its documentation has it."""
+    import onnx
+    import onnxscript
+    import torch
+    from safetensors.torch import load_file
+
+    from vit_deploy.model.config import named_config
+    from vit_deploy.model.layout import RESHAPE
+    from vit_deploy.model.vit import ViT
+
+    _keep(onnx, onnxscript)
+    config = named_config(arch)
+    with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder, _measured(memory_only=True) as figures:
+        model = ViT(config, layout=RESHAPE).eval()
+        model.load_state_dict(load_file(checkpoint))
+        pixels = torch.randn(2, config.in_channels, *config.image_size)
+        with _measured() as timed, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                model,
+                (pixels,),
+                str(Path(folder) / "model.onnx"),
+                dynamo=True,
+                opset_version=23,
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                verbose=False,
+            )
+    return {**figures, **timed, "peak_bytes": figures["peak_bytes"]}
+
+
+class _measured:  # noqa: N801 - reads as a statement: `with _measured() as figures`
+    """Seconds, and peak resident bytes above those at the start."""
+
+    def __init__(self, *, memory_only: bool = False) -> None:
+        self.memory_only = memory_only
+        self.figures: dict[str, float] = {}
+
+    def __enter__(self) -> dict[str, float]:
+        import psutil
+
+        self.base = psutil.Process().memory_info().rss
+        self.started = time.perf_counter()
+        return self.figures
+
+    def __exit__(self, *_: object) -> None:
+        if not self.memory_only:
+            self.figures["seconds"] = time.perf_counter() - self.started
+        self.figures["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - self.base
+
+
+def _keep(*_: object) -> None:
+    """The arguments are imported for their own sake."""
+
+
+if __name__ == "__main__":
+    main()
