@@ -10,7 +10,7 @@ import random
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.bench.process import WORKER_COMMAND, CaseFailed, WorkerProcess, thread_settings
+from vit_deploy.bench.process import CaseFailed, WorkerProcess, thread_settings
 from vit_deploy.bench.result import BenchResult, Measured, find_baseline, make_row
 from vit_deploy.bench.statistics import CONFIDENCE, relative_half_width, samples_needed
 from vit_deploy.errors import UsageFailed
@@ -78,7 +78,6 @@ def run_bench(
     settings: Settings,
     *,
     progress: Progress | None = None,
-    command: Sequence[str] = WORKER_COMMAND,
 ) -> BenchResult:
     """Measure the cases; one that fails becomes a failed row.
 
@@ -86,7 +85,6 @@ def run_bench(
         cases: what to measure.
         settings: how long, how exactly, in which random order.
         progress: told of each phase.
-        command: what starts a worker; the descriptor for its answers is appended.
 
     Raises:
         UsageFailed: when there is nothing to measure.
@@ -98,7 +96,7 @@ def run_bench(
     order: list[tuple[int, ...]] = []
     for peers in dict.fromkeys(case.peers for case in cases):
         members = [run for run in runs if run.measured.case.peers == peers]
-        order += _Group(members, settings, generator, progress or Silent(), command).measure()
+        order += _Group(members, settings, generator, progress or Silent()).measure()
     everyone = [run.measured for run in runs]
     rows = tuple(make_row(measured, find_baseline(measured, everyone)) for measured in everyone)
     told = {
@@ -140,8 +138,8 @@ class _Run:
             self.measured.worker_exit = failure.worker_exit
             self.close(at_once=True)
 
-    def start(self, command: Sequence[str]) -> None:
-        self._worker = WorkerProcess(self.measured.case, command)
+    def start(self) -> None:
+        self._worker = WorkerProcess(self.measured.case)
         opened = self._ask("open", case=self.measured.case.to_dict(), spawned_ns=self._worker.spawned_ns)
         self.measured.facts = opened["facts"]
         self.measured.cold_start_ns = opened["cold_start_ns"]
@@ -189,20 +187,18 @@ class _Group:
         settings: Settings,
         generator: random.Random,
         progress: Progress,
-        command: Sequence[str],
     ) -> None:
         self._runs = runs
         self._settings = settings
         self._random = generator
         self._progress = progress
-        self._command = command
 
     def measure(self) -> list[tuple[int, ...]]:
         """Take every member from cold to finished; the order of each round by index."""
         at_once = True
         try:
             self._phase("starting")
-            self._in_random_order(lambda run: run.start(self._command))
+            self._in_random_order(lambda run: run.start())
             self._phase("warming up")
             self._in_random_order(lambda run: run.warm())
             order = []

@@ -14,8 +14,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from vit_deploy.bench.cases import Case
 
 WORKER_COMMAND = (sys.executable, "-m", "vit_deploy.bench.worker")
@@ -48,14 +46,14 @@ class CaseFailed(Exception):
 class WorkerProcess:
     """One worker, with what it printed kept in a log. A context manager that leaves no process behind."""
 
-    def __init__(self, case: Case, command: Sequence[str] = WORKER_COMMAND) -> None:
+    def __init__(self, case: Case) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._answers, sent = os.pipe()
         self._buffer = bytearray()
         self.spawned_ns = time.monotonic_ns()
         # A session of its own keeps the terminal's Ctrl-C from the worker: the coordinator ends it.
         self._process = subprocess.Popen(
-            [*command, str(sent)],
+            [*WORKER_COMMAND, str(sent)],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from vit_deploy.cli._output import TerminalProgress, note, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from vit_deploy.bench.plan import Chosen, Skipped
     from vit_deploy.bundle.reader import Bundle
+    from vit_deploy.errors import VitDeployError
     from vit_deploy.spec import BatchRange
     from vit_deploy.weights.imported import Model
 
@@ -36,7 +37,7 @@ def cached_bundle(
 
     Raises:
         BackendMissing: when the format of a named backend cannot be exported here.
-        ExportFailed: when the format of a named backend was not accepted.
+        VitDeployError: what kept the artefact of a named backend out of the bundle.
     """
     from vit_deploy.bundle.reader import Bundle
     from vit_deploy.deploy.export import export_model
@@ -50,14 +51,37 @@ def cached_bundle(
         warn(f"{model.source.name} has random weights: its times hold, its predictions mean nothing")
     batch = BatchRange(1, 1, max(8, *batch_sizes))
     path = cache_path(model)
-    missing = [name for name in formats if name not in _whole_formats(path, batch)]
+    held = _whole_formats(path, batch)
+    wanted = list(dict.fromkeys(formats.values())) or [FALLBACK_FORMAT]
+    missing = [name for name in wanted if name not in held]
     if missing:
         note(f"no bundle was given: exporting {model.source.name} to {', '.join(missing)} in {str(path)!r}")
         path.parent.mkdir(parents=True, exist_ok=True)
         with TerminalProgress() as progress:
-            export_model(model, path, missing, batch=batch, progress=progress)
-    _require(path, chosen, skipped, batch)
+            outcomes = export_model(model, path, missing, batch=batch, progress=progress)
+        errors = {outcome.format: outcome.error for outcome in outcomes if outcome.error is not None}
+        if errors and set(errors) == set(wanted):
+            # There is no bundle without an artefact, so not even eager can be measured.
+            raise next(iter(errors.values()))
+        skipped += _without_failed(formats, errors, chosen)
     return Bundle.open(path), skipped
+
+
+def _without_failed(
+    formats: Mapping[str, str], errors: Mapping[str, VitDeployError], chosen: Sequence[Chosen]
+) -> list[Skipped]:
+    """The backends whose artefact was not accepted; the error of one that the user named is raised."""
+    from vit_deploy.bench.plan import Skipped
+
+    for entry in chosen:
+        error = errors.get(formats.get(entry.runtime.name, ""))
+        if error is not None and entry.named:
+            raise error
+    return [
+        Skipped(backend, errors[name].found, errors[name].next_command)
+        for backend, name in formats.items()
+        if name in errors
+    ]
 
 
 def cache_path(model: Model) -> Path:
@@ -68,17 +92,19 @@ def cache_path(model: Model) -> Path:
     return cache_folder() / "bench" / f"{name}-{model.source.sha256[:12]}"
 
 
-def _exportable(chosen: Sequence[Chosen]) -> tuple[list[str], list[Skipped]]:
+def _exportable(chosen: Sequence[Chosen]) -> tuple[dict[str, str], list[Skipped]]:
     """For each backend the first of its formats that can be exported here."""
     from vit_deploy import registry
     from vit_deploy.bench.plan import Skipped
     from vit_deploy.errors import BackendMissing
 
-    formats, skipped = [], []
+    formats: dict[str, str] = {}
+    skipped = []
     for entry in chosen:
         found = {name: registry.exporter(name).available() for name in entry.formats}
         able = [name for name, state in found.items() if state.ok]
-        formats += able[:1]
+        if able:
+            formats[entry.runtime.name] = able[0]
         if able or not found:
             continue
         name, state = next(iter(found.items()))
@@ -86,7 +112,7 @@ def _exportable(chosen: Sequence[Chosen]) -> tuple[list[str], list[Skipped]]:
         if entry.named:
             raise BackendMissing(reason, expected="an exporter that works here", next_command=state.mend)
         skipped.append(Skipped(entry.runtime.name, reason, state.mend))
-    return list(dict.fromkeys(formats)) or [FALLBACK_FORMAT], skipped
+    return formats, skipped
 
 
 def _whole_formats(path: Path, batch: BatchRange) -> set[str]:
@@ -113,22 +139,3 @@ def _whole_formats(path: Path, batch: BatchRange) -> set[str]:
         for record in bundle.records.values()
         if record.batch.minimum <= batch.minimum and batch.maximum <= record.batch.maximum
     }
-
-
-def _require(path: Path, chosen: Sequence[Chosen], skipped: Sequence[Skipped], batch: BatchRange) -> None:
-    from vit_deploy.errors import ExportFailed
-
-    held = _whole_formats(path, batch)
-    left_out = {entry.backend for entry in skipped}
-    for entry in chosen:
-        if (
-            entry.formats
-            and entry.runtime.name not in left_out
-            and not held & set(entry.formats)
-            and entry.named
-        ):
-            raise ExportFailed(
-                f"{' or '.join(entry.formats)} was not accepted into {str(path)!r}",
-                expected=f"an artefact for backend {entry.runtime.name!r}",
-                next_command=f"vit-deploy export --format {entry.formats[0]}, which says why",
-            )

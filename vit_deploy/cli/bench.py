@@ -94,7 +94,7 @@ def command(
                 The baseline is eager where it is measured, else the first row of
                 the same batch size and device.
     p90, p99    given from 36 and 368 samples on; fewer cannot bound them.
-    cold start  from the start of the process to the end of its first inference.
+    cold s      seconds from the start of the process to the end of its first inference.
     peak        the most memory that the process had resident.
     """
     from vit_deploy.bench.plan import choose_backends, default_threads, plan_cases
@@ -221,18 +221,8 @@ def _write(output: Path, document: dict[str, Any]) -> None:
 def print_result(result: BenchResult) -> None:
     """The result as a table on stdout; a column of notes only where a row has one."""
     noted = any(_note(row) for row in result.rows)
-    headings = [
-        "artefact",
-        "backend",
-        "batch>",
-        "p50 ms>",
-        "p90>",
-        "p99>",
-        "images/s>",
-        "ratio>",
-        "cold start>",
-        "peak>",
-    ]
+    figures = ["batch", "p50 ms", "p90", "p99", "img/s", "ratio", "cold s", "peak"]
+    headings = ["artefact", "backend", *(f"{name}>" for name in figures)]
     print_table(
         [*headings, "note"] if noted else headings,
         [[*_cells(row), _note(row)] if noted else _cells(row) for row in result.rows],
@@ -258,7 +248,7 @@ def _cells(row: Row) -> list[str]:
         _number(row.p99_ms),
         _number(row.images_per_s),
         "–" if row.ratio is None else f"{row.ratio:.2f}",
-        "–" if cold is None else f"{cold:.2f} s",
+        "–" if cold is None else f"{cold:.2f}",
         "–" if row.peak_rss_bytes is None else human_bytes(row.peak_rss_bytes),
     ]
 

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import itertools
+import json
+
+import psutil
+import pytest
+
+from vit_deploy.bench import Settings, run_bench
+from vit_deploy.errors import UsageFailed
+
+QUICK = {
+    "duration_s": 0.2,
+    "rounds": 4,
+    "precision_target": 1e-9,
+    "timeout_s": 60.0,
+}
+
+
+def bench(cases, **settings):
+    return run_bench(cases, Settings(**{**QUICK, **settings}))
+
+
+def test_rows_stand_in_the_order_that_was_asked(fake_cases):
+    result = bench(fake_cases((1, 2), slow={"step_us": 4000}, quick={"step_us": 500}))
+    assert [(row.artefact, row.batch_size) for row in result.rows] == [
+        ("quick", 1),
+        ("slow", 1),
+        ("quick", 2),
+        ("slow", 2),
+    ]
+    assert all(row.ok and row.verified for row in result.rows)
+    quick, slow = result.rows[:2]
+    assert quick.ratio == 1.0
+    assert slow.ratio > 1.0
+    assert slow.baseline == "quick on fake"
+    assert slow.p50_ms >= 4.0
+    assert slow.images_per_s == pytest.approx(1e3 / slow.p50_ms)
+    assert result.rows[3].images_per_s == pytest.approx(2e3 / result.rows[3].p50_ms)
+    assert result.exit_code == 0
+
+
+def test_turns_are_taken_one_at_a_time_in_the_order_that_is_told(fake_cases, tmp_path):
+    trace = tmp_path / "trace"
+    names = ("a", "b", "c")
+    result = bench(fake_cases(**{name: {"trace": str(trace)} for name in names}), rounds=6)
+    seen = [pid for pid, _ in itertools.groupby(trace.read_text().split())]
+    told = [index for entry in result.order for index in entry]
+    # Starting and warming up are two rounds more, and a neighbour may go twice running.
+    merged = [index for index, _ in itertools.groupby(told)]
+    turns = seen[-len(merged) :]
+    pid_of = dict(zip(merged, turns, strict=True))
+    assert [pid_of[index] for index in merged] == turns
+    assert len(set(pid_of.values())) == 3
+
+
+class Instant:
+    """A worker that answers at once."""
+
+    spawned_ns = 0
+
+    def __init__(self, case):
+        pass
+
+    def ask(self, command, timeout_s, **arguments):
+        return {
+            "open": {"facts": {}, "cold_start_ns": {}},
+            "warm": {"steps": 2, "elapsed_ns": 1, "settled": True},
+            "measure": {"samples_ns": [5, 7], "rested": True},
+            "finish": {"peak_rss_bytes": 1, "peak_device_bytes": None},
+        }[command]
+
+    def close(self, *, at_once=False):
+        pass
+
+
+def test_the_order_is_random_and_seeded(fake_cases, monkeypatch):
+    monkeypatch.setattr("vit_deploy.bench.coordinator.WorkerProcess", Instant)
+    cases = fake_cases(a={}, b={}, c={})
+    first, again, other = (bench(cases, seed=seed, rounds=20).order for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert len(first) == 20
+    assert all(sorted(entry) == [0, 1, 2] for entry in first)
+    assert len(set(first)) > 3
+
+
+def test_samples_are_kept_by_round(fake_cases):
+    (row,) = bench(fake_cases(only={})).rows
+    assert len(row.round_lengths) == 4
+    assert sum(row.round_lengths) == len(row.samples_ns) > 4
+    assert all(isinstance(sample, int) for sample in row.samples_ns)
+
+
+def test_slow_steps_still_give_an_interval(fake_cases):
+    (row,) = bench(fake_cases(only={"step_us": 30_000}), duration_s=0.01).rows
+    assert row.round_lengths == (2, 2, 2, 2)
+    assert row.half_width is not None
+    assert row.p90_ms is row.p99_ms is None
+
+
+def test_precision_ends_the_run_early(fake_cases):
+    result = bench(fake_cases(only={}), precision_target=100.0, rounds=50)
+    assert len(result.order) == 3
+
+
+@pytest.mark.parametrize(
+    ("orders", "message", "worker_exit"),
+    [
+        ({"crash_after": 40}, "killed by SIGKILL", -9),
+        ({"exit_after": 40}, "exit code 3", 3),
+        ({"raise_after": 40}, "out of tensors", None),
+        ({"refuse": "no"}, "no", None),
+    ],
+)
+def test_a_failure_is_a_row(fake_cases, orders, message, worker_exit):
+    result = bench(fake_cases(bad={"step_us": 9000, **orders}, good={}))
+    bad, good = result.rows
+    assert not bad.ok
+    assert message in bad.error
+    assert bad.worker_exit == worker_exit
+    assert bad.p50_ms is bad.images_per_s is bad.ratio is None
+    assert good.ok
+    assert good.ratio == 1.0
+    assert len(good.round_lengths) == 4
+    assert result.exit_code == 0
+
+
+def test_a_hang_is_a_row(fake_cases):
+    bad, good = bench(fake_cases(bad={"hang_after": 1}, good={}), timeout_s=8.0).rows
+    assert "did not answer 'open'" in bad.error
+    assert good.ok
+
+
+def test_the_exit_code_when_every_row_failed(fake_cases):
+    assert bench(fake_cases(a={"refuse": "no"}, b={"crash_after": 1})).exit_code == 1
+
+
+def test_no_process_is_left(fake_cases):
+    bench(fake_cases(a={}, b={"crash_after": 3}))
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_no_process_is_left_by_an_interruption(fake_cases):
+    class Stop:
+        cancelled = False
+
+        def phase(self, text, total=None):
+            if "round 2" in text:
+                assert len(psutil.Process().children()) == 2
+                raise KeyboardInterrupt
+
+        def advance(self, steps=1):
+            pass
+
+    with pytest.raises(KeyboardInterrupt):
+        run_bench(fake_cases(a={}, b={}), Settings(**QUICK), progress=Stop())
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_an_unverified_artefact_is_marked(fake_cases):
+    (row,) = bench(fake_cases(passed=None, only={})).rows
+    assert row.ok
+    assert not row.verified
+    assert "unverified" in row.notes
+
+
+def test_a_row_says_what_it_measured(fake_cases):
+    cases = fake_cases(only={})
+    result = bench(cases)
+    document = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    (row,) = document["rows"]
+    assert row["sha256"] == cases[0].sha256
+    assert row["files"] == {"orders.json": cases[0].sha256}
+    assert row["facts"]["version"] == "1.0"
+    assert list(row["cold_start_ms"]) == ["import", "check", "open", "first"]
+    assert row["warm_up"]["steps"] > 0
+    assert document["settings"]["seed"] == 0
+    assert document["settings"]["thread_settings"]["1"]["OMP_NUM_THREADS"] == "1"
+
+
+def test_nothing_to_measure_is_refused():
+    with pytest.raises(UsageFailed):
+        run_bench([], Settings())
+
+
+@pytest.mark.parametrize("setting", ["duration_s", "rounds", "precision_target", "timeout_s"])
+def test_settings_are_above_zero(setting):
+    with pytest.raises(UsageFailed, match=setting.removesuffix("_s").replace("_", "-")):
+        Settings(**{setting: 0})
