@@ -1,0 +1,164 @@
+"""README and docs: commands parse, those marked `<!-- run -->` run, links resolve, nothing is left undescribed.
+
+A block marked `<!-- run: slow -->` takes more than ten seconds. Blocks run in a folder that holds `my-vit` (the
+digits model), `photo.png` and `photos/`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from vit_deploy import errors
+from vit_deploy.bundle.manifest import Manifest
+from vit_deploy.cli import COMMANDS, group
+
+REPOSITORY = Path(__file__).parents[1]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+DIGITS = REPOSITORY / "vit_deploy" / "assets" / "digits"
+BLOCK = re.compile(r"(?:<!-- (run(?:: slow)?) -->\n)?```sh\n(.*?)```", re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def blocks(marked: bool) -> list[object]:
+    found = []
+    for page in PAGES:
+        for index, (mark, text) in enumerate(BLOCK.findall(page.read_text(encoding="utf-8"))):
+            if bool(mark) == marked or not marked:
+                slow = [pytest.mark.slow] if marked and mark.endswith("slow") else []
+                found.append(pytest.param(text, id=f"{page.relative_to(REPOSITORY)}-{index}", marks=slow))
+    return found
+
+
+def commands(text: str) -> list[list[str]]:
+    """The lines of a block that call vit-deploy, as words."""
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line.startswith("vit-deploy ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+@pytest.mark.parametrize("text", blocks(marked=False))
+def test_commands_are_written_as_the_command_line_reads_them(text: str):
+    for words in commands(text):
+        if ">" in words:
+            words = words[: words.index(">")]
+        command = group.get_command(click.Context(group), words[0])
+        assert command is not None, words
+        # Parsing refuses unknown flags, wrong choices and missing arguments.
+        command.make_context(words[0], words[1:])
+
+
+@pytest.mark.parametrize("text", blocks(marked=True))
+def test_commands_marked_run_do(text: str, tmp_path: Path):
+    shutil.copytree(DIGITS, tmp_path / "my-vit")
+    (tmp_path / "photos").mkdir()
+    samples = sorted(DIGITS.rglob("*.png"))
+    assert samples
+    for sample in samples[:2]:
+        shutil.copy(sample, tmp_path / "photos")
+    shutil.copy(samples[0], tmp_path / "photo.png")
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "VIT_DEPLOY_CACHE": str(tmp_path / "cache"),
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "next: " in done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_resolve(page: Path):
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://", "#")):
+            assert (page.parent / target.partition("#")[0]).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_every_flag_is_documented(name: str):
+    page = REPOSITORY / "docs" / "commands" / f"{name}.md"
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"# {name}\n")
+    assert f"commands/{name}.md" in (REPOSITORY / "docs" / "command-line.md").read_text(encoding="utf-8")
+    command = group.get_command(click.Context(group), name)
+    assert command is not None
+    everywhere = text + "".join(
+        path.read_text(encoding="utf-8") for path in (REPOSITORY / "docs" / "formats").iterdir()
+    )
+    for option in command.params:
+        if isinstance(option, click.Option):
+            words = [*option.opts, *option.secondary_opts]
+            assert any(f"{word}" in everywhere for word in words if word.startswith("--")), words
+
+
+def test_every_format_has_a_page():
+    from vit_deploy import registry
+
+    pages = {path.stem for path in (REPOSITORY / "docs" / "formats").iterdir()}
+    assert pages == set(registry.formats())
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/command-line.md"])
+def test_the_exit_codes_are_those_of_the_errors(page: str):
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
+    classes = [entry for entry in vars(errors).values() if isinstance(entry, type)]
+    used = {entry.exit_code for entry in classes if issubclass(entry, errors.VitDeployError)}
+    assert used | {0} == listed - {130}
+
+
+def test_every_decision_is_listed_and_short():
+    folder = REPOSITORY / "docs" / "decisions"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    for path in sorted(folder.glob("0*.md")):
+        text = path.read_text(encoding="utf-8")
+        assert f"]({path.name})" in index
+        assert int(path.name[:4]) == int(text.removeprefix("# ").partition(".")[0])
+        assert len(text.split()) < 450, path.name
+
+
+def test_the_schema_of_the_manifest_is_golden(golden):
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema()}
+    golden("../../docs/manifest.schema.json", json.dumps(schema, indent=2, sort_keys=True) + "\n")
+
+
+def test_the_makefile_explains_every_target():
+    done = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    listed = set(re.findall(r"^  make ([a-z-]+)", done.stdout, re.MULTILINE))
+    text = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    declared = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split())
+    assert listed == declared
+    assert {
+        "help",
+        "setup",
+        "demo",
+        "test",
+        "lint",
+        "type",
+        "bench",
+        "golden",
+        "docs",
+        "build",
+        "check",
+        "clean",
+    } <= listed
+
+
+def test_the_readmes_test_command_is_what_ci_runs():
+    assert "\nmake test\n" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert "make --silent test" in (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")

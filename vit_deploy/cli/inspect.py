@@ -1,0 +1,251 @@
+"""``vit-deploy inspect``: a model's layers, or what a bundle holds. Nothing is exported or run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vit_deploy.cli._output import human_bytes, json_option, next_step, note, print_json, print_table
+
+if TYPE_CHECKING:
+    from vit_deploy.bundle import Bundle
+    from vit_deploy.bundle.manifest import ArtefactRecord
+    from vit_deploy.model.summary import LayerRow
+    from vit_deploy.weights.imported import Model
+
+LATER_BLOCK = re.compile(r"blocks\.[1-9]\d*\.")
+"""What is inside a block after the first: the same again, so people are not shown it."""
+
+
+@click.command("inspect", short_help="Show a model's layers, or what a bundle holds.")
+@click.argument("target", metavar="MODEL|BUNDLE")
+@click.option("--arch", default="", metavar="NAME", help="The architecture of a checkpoint file.")
+@click.option(
+    "--batch-size", default=1, show_default=True, type=click.IntRange(min=1), help="Images in one inference."
+)
+@click.option(
+    "--depth", default=3, show_default=True, type=click.IntRange(min=0), help="How deep the layers are shown."
+)
+@click.option("--allow-nonfinite", is_flag=True, help="Take weights that hold NaN or Inf.")
+@json_option
+def command(target: str, arch: str, batch_size: int, depth: int, allow_nonfinite: bool, as_json: bool) -> None:
+    """Show the layers of MODEL (shapes, parameters, GMACs), or what BUNDLE holds.
+
+    MODEL is what `export -m` takes: a named architecture, a directory in Hugging Face or timm layout, a
+    checkpoint file with --arch, or hf-hub:ORG/NAME. GMACs are those of the matrix products.
+    """
+    from vit_deploy.bundle import Bundle
+    from vit_deploy.bundle.manifest import MANIFEST_NAME
+
+    if (Path(target) / MANIFEST_NAME).is_file():
+        _inspect_bundle(Bundle.open(target), as_json)
+        return
+    from vit_deploy.weights import load_model
+
+    model = load_model(target, arch=arch, allow_nonfinite=allow_nonfinite)
+    _inspect_model(model, target, arch, batch_size, depth, as_json)
+
+
+def _inspect_model(model: Model, target: str, arch: str, batch_size: int, depth: int, as_json: bool) -> None:
+    from vit_deploy.model.summary import totals
+
+    rows = _layers(model, batch_size)
+    total = totals(rows)
+    shown = [row for row in rows if row.level <= depth]
+    if as_json:
+        print_json(
+            "inspect",
+            {
+                "kind": "model",
+                **_model_json(model),
+                "batch_size": batch_size,
+                "parameters": total.parameters,
+                "gmacs": total.gmacs,
+                "layers": [_layer_json(row) for row in shown],
+            },
+        )
+    else:
+        for line in _describe(model):
+            click.echo(line)
+        click.echo()
+        brief = [row for row in shown if not LATER_BLOCK.match(row.name)]
+        print_table(["layer", "type", "output", "parameters>", "GMACs>"], [_layer_cells(row) for row in brief])
+        click.echo()
+        click.echo(
+            f"{total.parameters:,} parameters ({human_bytes(4 * total.parameters)} in fp32), "
+            f"{total.gmacs:.2f} GMACs at batch {batch_size}"
+        )
+    given = f" --arch {shlex.quote(arch)}" if arch else ""
+    next_step(f"vit-deploy export -m {shlex.quote(target)}{given} --format onnx")
+
+
+def _layers(model: Model, batch_size: int) -> list[LayerRow]:
+    import torch
+
+    from vit_deploy.model.summary import layer_table
+    from vit_deploy.model.vit import ViT
+
+    # The table says nothing of the values, so they are never read.
+    with torch.device("meta"):
+        module = ViT(model.config)
+    return layer_table(module, model.config, batch_size)
+
+
+def _describe(model: Model) -> list[str]:
+    """The model in a few lines for people."""
+    config, recipe = model.config, model.preprocessing
+    height, width = config.image_size
+    origin = "" if recipe.origin == "checkpoint" else " (a default: the checkpoint says nothing)"
+    return [
+        f"source         {model.source.kind}: {model.source.name} (sha256 {model.source.sha256[:12]})",
+        f"input          {height}x{width}, {config.in_channels} channels, patches of {config.patch_size}: "
+        f"{config.num_tokens} tokens",
+        f"size           dim {config.embed_dim}, depth {config.depth}, {config.num_heads} heads, "
+        f"mlp {config.mlp_dim}, eps {config.norm_eps:g}",
+        f"outputs        {', '.join(config.default_outputs)}"
+        + (f" ({config.num_classes} classes, {len(model.labels)} labels)" if config.num_classes else ""),
+        f"preprocessing  {recipe.resize} {recipe.resize_size[0]}x{recipe.resize_size[1]} "
+        f"{recipe.interpolation}, crop {recipe.image_size[0]}x{recipe.image_size[1]}, "
+        f"mean {_numbers(recipe.mean)}, std {_numbers(recipe.std)}{origin}",
+    ]
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "/".join(f"{value:.4g}" for value in values)
+
+
+def _layer_cells(row: LayerRow) -> tuple[str, ...]:
+    indent = "  " * row.level
+    name = row.name.rpartition(".")[2] if row.name else "model"
+    if name.isdigit():  # a block is known by its list and its number
+        name = ".".join(row.name.split(".")[-2:])
+    return (
+        f"{indent}{name}",
+        row.type,
+        "x".join(map(str, row.output_shape)) or "–",
+        f"{row.parameters:,}",
+        f"{row.macs / 1e9:.4f}" if row.macs else "–",
+    )
+
+
+def _layer_json(row: LayerRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "type": row.type,
+        "level": row.level,
+        "input_shape": list(row.input_shape),
+        "output_shape": list(row.output_shape),
+        "parameters": row.parameters,
+        "gmacs": row.macs / 1e9,
+    }
+
+
+def _model_json(model: Model) -> dict[str, Any]:
+    return {
+        "source": vars(model.source),
+        "config": model.config.to_dict(),
+        "preprocessing": model.preprocessing.to_dict(),
+        "labels": list(model.labels),
+    }
+
+
+def _inspect_bundle(bundle: Bundle, as_json: bool) -> None:
+    from vit_deploy.errors import HostileInput
+
+    problems = {name: _problem(bundle, name) for name in ("", *bundle.records)}
+    record = bundle.manifest.model
+    if as_json:
+        print_json(
+            "inspect",
+            {
+                "kind": "bundle",
+                "source": record.source.model_dump(),
+                "config": record.config,
+                "preprocessing": record.preprocessing,
+                "labels": record.labels,
+                "weights": {**record.weights.model_dump(), "intact": not problems[""]},
+                "artefacts": [
+                    _artefact_json(entry, not problems[name]) for name, entry in bundle.records.items()
+                ],
+            },
+        )
+    else:
+        _print_bundle(bundle, problems)
+    found = [problem for problem in problems.values() if problem]
+    if found:
+        raise HostileInput(
+            found[0] if len(found) == 1 else f"{len(found)} parts of the bundle were changed: {found[0]}",
+            expected="files with the hashes of the manifest",
+            next_command="vit-deploy export again, or restore the files",
+        )
+    next_step(f"vit-deploy verify {shlex.quote(str(bundle.path))}")
+
+
+def _problem(bundle: Bundle, name: str) -> str:
+    """What is wrong with the files of an artefact, or of the weights where ``name`` is empty."""
+    from vit_deploy.errors import HostileInput
+
+    try:
+        if name:
+            bundle.artefact(name)
+        else:
+            bundle.reference(bundle.config.io_spec())
+    except HostileInput as error:
+        return error.found
+    return ""
+
+
+def _print_bundle(bundle: Bundle, problems: dict[str, str]) -> None:
+    record = bundle.manifest.model
+    click.echo(f"source   {record.source.kind}: {record.source.name} (sha256 {record.source.sha256[:12]})")
+    state = "changed" if problems[""] else "intact"
+    click.echo(f"weights  {human_bytes(record.weights.bytes)}, {state}; {len(record.labels)} labels")
+    click.echo()
+    print_table(
+        ["artefact", "size>", "parity", "p95>", "worst>", "batch", "files", "made with"],
+        [_artefact_cells(entry, problems[name]) for name, entry in bundle.records.items()],
+    )
+    for name, entry in bundle.records.items():
+        facts = ", ".join(f"{key} {value}" for key, value in entry.facts.items() if _is_plain(value))
+        if facts:
+            note(f"{name}: {facts}")
+        if entry.parity.reason:
+            note(f"{name}: {entry.parity.verdict().word}: {entry.parity.reason}")
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) and value != ""
+
+
+def _artefact_cells(record: ArtefactRecord, problem: str) -> tuple[str, ...]:
+    parity, batch = record.parity, record.batch
+    return (
+        record.name,
+        human_bytes(record.nbytes),
+        parity.verdict().word,
+        f"{parity.p95_ratio:.2f}" if parity.p95_ratio is not None else "–",
+        f"{parity.worst_ratio:.2f}" if parity.worst_ratio is not None else "–",
+        str(batch.maximum) if batch.minimum == batch.maximum else f"{batch.minimum}–{batch.maximum}",
+        "changed" if problem else "intact",
+        ", ".join(f"{name} {version}" for name, version in record.tools.items()),
+    )
+
+
+def _artefact_json(record: ArtefactRecord, intact: bool) -> dict[str, Any]:
+    """One artefact, under the names that every document uses."""
+    data = record.model_dump()
+    parity = data.pop("parity")
+    return {
+        **data,
+        "dtype": data.pop("precision"),
+        "bytes": record.nbytes,
+        "intact": intact,
+        "passed": parity["passed"],
+        "worst_ratio": parity["worst_ratio"],
+        "p95_ratio": parity["p95_ratio"],
+        "parity": parity,
+    }
