@@ -269,14 +269,14 @@ def _timm_resize(mode: str, image_size: tuple[int, int], crop_pct: float) -> dic
 
 
 def per_channel(name: str, values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """``values`` as one per channel; one value, or the same for all, stands for any number.
+    """``values`` as one per channel; one stands for all, and for grey three that are the same do.
 
     Raises:
         ImportFailed: when they do not fit.
     """
     if len(values) == channels:
         return values
-    if len(set(values)) == 1:
+    if len(values) == 1 or (channels == 1 and len(set(values)) == 1):
         return values[:1] * channels
     raise ImportFailed(
         f"the checkpoint's preprocessing has {name}={values} for {channels} channels",
