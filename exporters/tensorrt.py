@@ -2,8 +2,12 @@
 
 The network is strongly typed, so the engine computes in the types that the ONNX graph says; the
 batch range becomes one optimisation profile of minimum, optimum and maximum shapes, under
-trtexec's names. Equal input gives equal bytes with TensorRT-RTX; the data-centre flavour chooses
-kernels by timing them, so it does so only with a kept ``--timing-cache``.
+trtexec's names.
+
+Limits: TensorRT-RTX 1.7 gives equal bytes for equal input where the model has one output; several
+it writes in an order that differs from build to build, and into the first build after one that
+failed in the same process it carries some kernels over. The data-centre flavour chooses kernels by
+timing them, so its engines differ too, unless a ``--timing-cache`` is kept.
 """
 
 from __future__ import annotations
@@ -29,9 +33,9 @@ from vit_deploy.exporters._tensorrt_network import (
 from vit_deploy.protocols import ExportedFiles
 from vit_deploy.tensorrt_flavours import (
     FLAVOURS,
-    Messages,
     best_availability,
     choose_flavour,
+    logger_of,
     plan_header,
 )
 
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 
     from vit_deploy.protocols import Artefact, Progress
     from vit_deploy.spec import Availability, IOSpec, Precision
+    from vit_deploy.tensorrt_flavours import Flavour
     from vit_deploy.weights.imported import Model
 
 PLAN_NAME = "model.plan"
@@ -101,11 +106,11 @@ class TensorRTExporter:
 
 
 def _build(
-    trt: Any, flavour: Any, source: Artefact, spec: IOSpec, options: TensorRTOptions, progress: Progress
+    trt: Any, flavour: Flavour, source: Artefact, spec: IOSpec, options: TensorRTOptions, progress: Progress
 ) -> tuple[dict[str, Any], Any]:
     """The facts of an engine, and its plan as a memory view."""
-    messages = Messages()
-    logger = messages.logger(trt)
+    logger, messages = logger_of(flavour)
+    messages.clear()
     progress.phase("Reading the ONNX graph into TensorRT")
     builder = trt.Builder(logger)
     network, parser = parse_network(trt, builder, logger, messages, source.path)

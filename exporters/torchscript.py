@@ -120,18 +120,44 @@ def trace_and_freeze(model: torch.nn.Module, spec: IOSpec) -> Any:
     examples = tuple(torch.zeros(tensor.at_batch(batch_size)) for tensor in spec.inputs)
     # The trace writes these settings into each convolution; fp32 means fp32, so no TF32.
     settings = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False)
-    tracer_warning: type[Warning] = torch.jit.TracerWarning  # type: ignore[attr-defined]
+    baked: list[str] = []
     try:
-        with quiet_deprecation(), settings, torch.no_grad():
-            warnings.simplefilter("error", tracer_warning)
+        with _collected_tracer_warnings(baked), settings, torch.no_grad():
             traced = torch.jit.trace(model, examples, check_trace=False)  # type: ignore[no-untyped-call]
-            return torch.jit.freeze(traced)
-    except (RuntimeError, tracer_warning) as error:
-        raise ExportFailed(
-            f"the model cannot be traced: {error}",
-            expected="a forward pass without Python values taken from tensors",
-            next_command="vit-deploy export --format onnx",
-        ) from error
+            frozen = torch.jit.freeze(traced)
+    except RuntimeError as error:
+        raise _untraceable(str(error)) from error
+    if baked:
+        raise _untraceable("; ".join(baked))
+    return frozen
+
+
+def _untraceable(reason: str) -> ExportFailed:
+    return ExportFailed(
+        f"the model cannot be traced: {reason}",
+        expected="a forward pass without Python values taken from tensors",
+        next_command="vit-deploy export --format onnx",
+    )
+
+
+@contextlib.contextmanager
+def _collected_tracer_warnings(baked: list[str]) -> Iterator[None]:
+    """Gather what the tracer warns of; other warnings go on their way, but for the deprecation.
+
+    They cannot be made errors: they are issued from C++, which turns that into a SystemError.
+    """
+    import torch
+
+    tracer_warning: type[Warning] = torch.jit.TracerWarning  # type: ignore[attr-defined]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    with quiet_deprecation():
+        for entry in caught:
+            if issubclass(entry.category, tracer_warning):
+                baked.append(str(entry.message).partition("\n")[0])
+            else:
+                warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
 
 
 def _save(frozen: Any, path: Path) -> None:

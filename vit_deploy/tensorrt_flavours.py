@@ -227,18 +227,30 @@ class Messages:
         """The errors in one line, the last one first: it is nearest to the failure."""
         return "; ".join(" ".join(text.split()) for text in reversed(self.errors)) or "TensorRT gave no reason"
 
-    def logger(self, trt: Any) -> Any:
-        """A logger for TensorRT's objects; it must outlive them."""
+    def clear(self) -> None:
+        """Forget what was kept, before a new build."""
+        self.errors.clear()
+        self.warnings.clear()
 
-        class Logger(trt.ILogger):  # type: ignore[misc]
-            def __init__(self, messages: Messages) -> None:
-                trt.ILogger.__init__(self)
-                self.messages = messages
 
-            def log(self, severity: Any, text: str) -> None:
-                self.messages.add(int(severity), text)
+@functools.cache
+def logger_of(flavour: Flavour) -> tuple[Any, Messages]:
+    """The one logger of a flavour in this process, and where its messages end up.
 
-        return Logger(self)
+    TensorRT holds on to the first logger it is given and ignores later ones while any of its
+    objects is alive, so there is one, and it is never freed.
+    """
+    trt: Any = flavour.load()
+    messages = Messages()
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, text: str) -> None:
+            messages.add(int(severity), text)
+
+    return Logger(), messages
 
 
 def plan_header(path: Path) -> dict[str, Any]:

@@ -25,11 +25,11 @@ from vit_deploy.tensorrt_flavours import (
     FLAVOURS,
     GPU_MEND,
     Flavour,
-    Messages,
     best_availability,
     check_plan,
     check_version,
     find_gpus,
+    logger_of,
 )
 
 if TYPE_CHECKING:
@@ -150,8 +150,7 @@ class TensorRTSession(BaseSession):
         self.cuda_graph = options.cuda_graph
         # TensorRT-RTX captures graphs itself; plain TensorRT is captured from outside.
         self._captures_itself = hasattr(trt, "CudaGraphStrategy")
-        self._messages = Messages()
-        self._logger = self._messages.logger(trt)
+        self._logger, self._messages = logger_of(_flavour_of(artefact))
         with torch.cuda.device(device.index):
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             self._runtime = trt.Runtime(self._logger)
@@ -304,3 +303,6 @@ class TensorRTSession(BaseSession):
         del self._executor
         self._engine = None
         self._runtime = None
+
+
+RUNTIME = TensorRTRuntime()

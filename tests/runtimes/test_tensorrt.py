@@ -1,0 +1,366 @@
+"""What can be tested of the TensorRT runtime without a GPU, and, marked ``gpu``, what cannot."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from vit_deploy import tensorrt_flavours
+from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
+from vit_deploy.exporters import onnx as onnx_exporter
+from vit_deploy.exporters.tensorrt import EXPORTER, TensorRTOptions
+from vit_deploy.model.config import ViTConfig
+from vit_deploy.model.preprocess import Preprocessing
+from vit_deploy.model.vit import ViT
+from vit_deploy.protocols import Artefact, SessionOptions, Silent
+from vit_deploy.runtimes import _tensorrt_execution as execution
+from vit_deploy.runtimes import tensorrt
+from vit_deploy.runtimes.tensorrt import RUNTIME
+from vit_deploy.spec import Availability, BatchRange, Device
+from vit_deploy.tensorrt_flavours import FLAVOURS, Gpus
+from vit_deploy.weights.imported import Model, Source
+from vit_deploy.weights.tensors import Weights, WeightTensor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HAS_RTX = importlib.util.find_spec("tensorrt_rtx") is not None
+needs_rtx = pytest.mark.skipif(
+    not HAS_RTX, reason="tensorrt_rtx is not installed: pip install 'vit-deploy[rtx]'"
+)
+CUDA = Device("cuda")
+OUTPUTS = ("logits", "tokens")
+CONFIG = ViTConfig(
+    image_size=(32, 48), patch_size=8, embed_dim=64, depth=3, num_heads=4, mlp_dim=150, num_classes=7
+)
+
+
+def random_model() -> Model:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {name: tuple(value.shape) for name, value in ViT(CONFIG).state_dict().items()}
+    state = {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in shapes.items()}
+    weights = Weights(
+        WeightTensor(name, tuple(value.shape), "float32", lambda value=value: value)
+        for name, value in state.items()
+    )
+    size = CONFIG.image_size
+    preprocessing = Preprocessing(size, "exact", size, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    return Model(CONFIG, weights, preprocessing, (), Source("random", "test", "0" * 64))
+
+
+MODEL = random_model()
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory) -> Artefact:
+    folder: Path = tmp_path_factory.mktemp("tensorrt")
+    spec = CONFIG.io_spec(OUTPUTS, BatchRange(1, 2, 4))
+    files = onnx_exporter.EXPORTER.export(MODEL, spec, onnx_exporter.OnnxOptions(), folder, Silent()).files
+    source = Artefact("onnx-fp32", "onnx", "fp32", folder / files[0], spec, CONFIG)
+    exported = EXPORTER.export(MODEL, spec, TensorRTOptions(), folder, Silent(), source)
+    path = folder / exported.files[0]
+    return Artefact("tensorrt-fp32", "tensorrt", "fp32", path, spec, CONFIG, exported.facts)
+
+
+def with_facts(artefact: Artefact, **facts: object) -> Artefact:
+    return replace(artefact, facts={**artefact.facts, **facts})
+
+
+def images(batch_size: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(batch_size)
+    return {"pixel_values": rng.standard_normal((batch_size, 3, 32, 48)).astype(np.float32)}
+
+
+# Availability ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    for module in (tensorrt_flavours, tensorrt):
+        monkeypatch.setattr(module, "find_gpus", lambda: Gpus(reason="no NVIDIA driver was found"))
+
+
+@pytest.fixture
+def one_gpu(monkeypatch):
+    """A machine whose driver and PyTorch say that there is one GPU of compute capability 8.9."""
+    for module in (tensorrt_flavours, tensorrt):
+        monkeypatch.setattr(module, "find_gpus", lambda: Gpus(("8.9",)))
+    monkeypatch.setattr(tensorrt, "cuda_availability", lambda: Availability.yes("2.13"))
+
+
+@needs_rtx
+def test_without_a_gpu_every_open_says_what_to_do(artefact, no_gpu):
+    assert RUNTIME.devices() == ()
+    found = RUNTIME.available()
+    assert (found.ok, found.reason) == (False, "no NVIDIA driver was found")
+    assert found.version
+    for broken in (artefact, with_facts(artefact, flavour="other"), replace(artefact, facts={})):
+        with pytest.raises(BackendMissing, match="no NVIDIA driver was found") as caught:
+            RUNTIME.open(broken, CUDA, SessionOptions())
+        assert caught.value.exit_code == 4
+        assert "NVIDIA GPU of compute capability 8.0" in caught.value.next_command
+        assert "vit-deploy doctor" in caught.value.next_command
+
+
+def test_the_missing_module_is_named_before_the_missing_gpu(no_gpu, monkeypatch):
+    for flavour in FLAVOURS.values():
+        monkeypatch.setitem(sys.modules, flavour.module, None)
+    found = RUNTIME.available()
+    assert found.reason == "TensorRT is not installed; TensorRT-RTX is not installed"
+    assert "pip install 'vit-deploy[rtx]'" in found.mend
+    assert "pip install 'vit-deploy[gpu]'" in found.mend
+
+
+@needs_rtx
+def test_a_gpu_that_pytorch_does_not_reach(one_gpu, monkeypatch):
+    monkeypatch.setattr(tensorrt, "cuda_availability", lambda: Availability.no("it is a CPU build", "…"))
+    found = RUNTIME.available()
+    assert not found.ok
+    assert "it is a CPU build" in found.reason
+    assert found.mend.startswith("pip install torch")
+
+
+@needs_rtx
+def test_devices(one_gpu):
+    assert RUNTIME.available().ok
+    assert RUNTIME.devices() == (CUDA,)
+    assert RUNTIME.available(Device("cpu")).mend == "add --device cuda"
+    assert "there is no cuda:1" in RUNTIME.available(Device("cuda", 1)).reason
+
+
+# What is compared before an engine is read ----------------------------------------------------------
+
+
+@pytest.fixture
+def never_opened(one_gpu, monkeypatch):
+    """TensorRT must not get to see the engine."""
+
+    def session(*arguments: object) -> None:
+        raise AssertionError("the engine was opened")
+
+    monkeypatch.setattr(tensorrt, "TensorRTSession", session)
+
+
+@needs_rtx
+def test_an_engine_that_fits_is_opened(artefact, never_opened):
+    with pytest.raises(AssertionError, match="the engine was opened"):
+        RUNTIME.open(artefact, CUDA, SessionOptions())
+
+
+@needs_rtx
+def test_unknown_flavour(artefact, never_opened):
+    with pytest.raises(RunFailed, match="which flavour of TensorRT built it: None"):
+        RUNTIME.open(with_facts(artefact, flavour=None), CUDA, SessionOptions())
+
+
+@needs_rtx
+def test_another_version(artefact, never_opened):
+    with pytest.raises(BackendMissing, match=r"was built by TensorRT-RTX 1\.0\.0\.1") as caught:
+        RUNTIME.open(with_facts(artefact, version="1.0.0.1"), CUDA, SessionOptions())
+    assert "tensorrt_rtx==1.0.0.1" in caught.value.next_command
+
+
+@needs_rtx
+@pytest.mark.parametrize("content", [None, b"something else" * 100, b""])
+def test_a_wrong_plan(artefact, never_opened, tmp_path, content):
+    path = tmp_path / "model.plan"
+    path.write_bytes(artefact.path.read_bytes()[:-1] if content is None else content)
+    with pytest.raises(RunFailed, match=r"model\.plan"):
+        RUNTIME.open(replace(artefact, path=path), CUDA, SessionOptions())
+
+
+@needs_rtx
+def test_another_gpu_than_it_was_built_for(artefact, never_opened):
+    with pytest.raises(BackendMissing, match=r"built for compute capability 12\.0; this GPU has 8\.9"):
+        RUNTIME.open(with_facts(artefact, compute_capabilities=["12.0"]), CUDA, SessionOptions())
+    compatible = with_facts(artefact, compute_capabilities=["8.0"], hardware_compatibility="ampere+")
+    with pytest.raises(AssertionError, match="the engine was opened"):
+        RUNTIME.open(compatible, CUDA, SessionOptions())
+
+
+@needs_rtx
+def test_cpu_threads_are_refused(artefact, never_opened):
+    with pytest.raises(UsageFailed, match="no use for 2 CPU threads"):
+        RUNTIME.open(artefact, CUDA, SessionOptions(threads=2))
+
+
+# Executing, against a stand-in for TensorRT's context -----------------------------------------------
+
+
+class FakeEngine:
+    """One input, one output, both named by :class:`ICudaEngine`'s methods."""
+
+    num_io_tensors = 2
+    names = ("pixel_values", "logits")
+
+    def get_tensor_name(self, index: int) -> str:
+        return self.names[index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "in" if name == "pixel_values" else "out"
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return "half" if name == "pixel_values" else "float"
+
+
+class FakeContext:
+    """Copies the sum of its input to its output, from and to the addresses it is given."""
+
+    def __init__(self) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.addresses: dict[str, int] = {}
+        self.calls: list[str] = []
+        self.accepts = True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.calls.append("shape")
+        self.shapes[name] = shape
+        return self.accepts
+
+    def infer_shapes(self) -> list[str]:
+        return []
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (self.shapes["pixel_values"][0], 7)
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.calls.append("address")
+        self.addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        self.calls.append(f"execute {stream}")
+        return self.accepts
+
+
+@pytest.fixture
+def executor() -> execution.Executor:
+    trt = SimpleNamespace(
+        DataType=SimpleNamespace(FLOAT="float", HALF="half", BF16="bf16"),
+        TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"),
+    )
+    stream = SimpleNamespace(cuda_stream=42)
+    return execution.Executor(trt, FakeEngine(), FakeContext(), stream, tensorrt_flavours.Messages())
+
+
+def test_buffers_have_the_engines_own_types(executor):
+    buffers = executor.allocate(images(3), Device())
+    assert buffers.inputs["pixel_values"].dtype == torch.float16
+    assert buffers.outputs["logits"].dtype == torch.float32
+    assert tuple(buffers.outputs["logits"].shape) == (3, 7)
+
+
+def test_binding_happens_only_when_buffers_change(executor):
+    one, two = executor.allocate(images(1), Device()), executor.allocate(images(2), Device())
+    context = executor.context
+    for buffers in (one, two, one):
+        context.calls.clear()
+        executor.bind(buffers)
+        executor.bind(buffers)
+        executor.enqueue()
+        assert context.calls == ["shape", "address", "address", "execute 42"]
+        assert context.shapes["pixel_values"] == tuple(buffers.inputs["pixel_values"].shape)
+        assert context.addresses == {
+            "pixel_values": buffers.inputs["pixel_values"].data_ptr(),
+            "logits": buffers.outputs["logits"].data_ptr(),
+        }
+
+
+def test_allocating_unbinds(executor):
+    one = executor.allocate(images(1), Device())
+    executor.bind(one)
+    executor.allocate(images(2), Device())
+    executor.context.calls.clear()
+    executor.bind(one)
+    assert executor.context.calls == ["shape", "address", "address"]
+    assert executor.context.shapes["pixel_values"][0] == 1
+
+
+def test_what_the_context_refuses_is_an_error_in_its_own_words(executor):
+    buffers = executor.allocate(images(1), Device())
+    executor.context.accepts = False
+    executor.messages.add(1, "the profile does not hold it")
+    with pytest.raises(RunFailed, match="could not start an inference: the profile does not hold it"):
+        executor.enqueue()
+    with pytest.raises(RunFailed, match="refused 'pixel_values' of shape"):
+        executor.bind(buffers)
+
+
+def test_an_integer_input_is_refused():
+    known = SimpleNamespace(DataType=SimpleNamespace(FLOAT="float", HALF="half", BF16="bf16"))
+    with pytest.raises(RunFailed, match="of type int8"):
+        execution.torch_dtype(known, "int8")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"Layers": ["{ForeignNode[a...b]}", "reformat"], "Bindings": []}', {"fused_regions": 1}),
+        ('{"Layers": [{"Name": "{ForeignNode[a]}"}, {"Name": "x"}]}', {"fused_regions": 1}),
+        ("", {}),
+        ("[]", {}),
+    ],
+)
+def test_inspector(text, expected):
+    assert execution.fused_regions(text) == expected
+
+
+# With a GPU -----------------------------------------------------------------------------------------
+
+with_gpu = pytest.mark.skipif(
+    not RUNTIME.available().ok,
+    reason=f"{RUNTIME.available().reason}: {RUNTIME.available().mend}, then `make gpu-check`",
+)
+
+
+@pytest.mark.gpu
+@with_gpu
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_equals_eager(artefact, batch_size):
+    inputs = images(batch_size)
+    with RUNTIME.open(artefact, CUDA, SessionOptions()) as session:
+        found = session.run(inputs)
+        again = session.run(inputs)
+    with torch.inference_mode():
+        results = MODEL.eager(outputs=OUTPUTS)(torch.from_numpy(inputs["pixel_values"]))
+    assert tuple(found) == OUTPUTS
+    for name, want in zip(OUTPUTS, results, strict=True):
+        distance = np.linalg.norm(found[name] - want.numpy()) / np.linalg.norm(want.numpy())
+        assert distance <= 1e-5, name
+        np.testing.assert_array_equal(found[name], again[name])
+
+
+@pytest.mark.gpu
+@with_gpu
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_staged_steps_of_two_batch_sizes_do_not_disturb_each_other(artefact, cuda_graph):
+    with RUNTIME.open(artefact, CUDA, SessionOptions(cuda_graph=cuda_graph)) as session:
+        alone = {size: session.run(images(size))["logits"] for size in (1, 4)}
+        steps = {size: session.stage(images(size)) for size in (1, 4)}
+        for size in (1, 4, 1):
+            steps[size]()
+            steps[size].synchronize()
+            staged = steps[size].buffers.outputs["logits"].float().cpu().numpy()
+            np.testing.assert_allclose(staged, alone[size], rtol=1e-5, atol=1e-6)
+        assert session.facts.details["cuda_graph"] is cuda_graph
+
+
+@pytest.mark.gpu
+@with_gpu
+def test_facts_are_read_back(artefact):
+    with RUNTIME.open(artefact, CUDA, SessionOptions()) as session:
+        facts = session.facts
+        with pytest.raises(RunFailed, match="outside the engine's profile"):
+            session.run(images(5))
+    assert facts.precision == "fp32"
+    assert facts.tf32 is False
+    profile = facts.details["tensors"]["pixel_values"]["profile"]
+    assert [shape[0] for shape in profile] == [1, 2, 4]
+    assert facts.details["attention"]["layers"] == CONFIG.depth
