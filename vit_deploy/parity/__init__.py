@@ -1,1 +1,8 @@
-"""Is an artefact equal to eager PyTorch? The criterion, its inputs, and the verdict."""
+"""Is an artefact equal to eager PyTorch? The criterion, the inputs, and the check that gives verdicts."""
+
+from vit_deploy.parity.check import ParityCheck
+from vit_deploy.parity.criterion import LIMITS, Limits
+from vit_deploy.parity.images import pictures_in
+from vit_deploy.parity.inputs import FAMILIES
+
+__all__ = ["FAMILIES", "LIMITS", "Limits", "ParityCheck", "pictures_in"]

@@ -1,0 +1,236 @@
+"""Judges artefacts of one model by the parity criterion, and gives verdicts.
+
+A verdict is about an artefact in a backend on a device: the outputs of a session are compared with
+eager PyTorch on the CPU (see :mod:`vit_deploy.parity.criterion`) at batch 1, 2 and the largest, in
+every slot of the batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, cast
+
+from vit_deploy import registry
+from vit_deploy.errors import BackendMissing, HostileInput, RunFailed
+from vit_deploy.parity.criterion import LIMITS, reference_lengths, yardsticks
+from vit_deploy.parity.declared import Fault, batch_sizes, check_outputs, rounds, spec_fault
+from vit_deploy.parity.inputs import Sample, make_samples
+from vit_deploy.parity.references import References
+from vit_deploy.parity.scores import Scores, Truth
+from vit_deploy.protocols import SessionOptions, Silent
+from vit_deploy.spec import Availability, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from vit_deploy.model.config import OutputName
+    from vit_deploy.parity.criterion import Limits
+    from vit_deploy.protocols import Artefact, Progress, Runtime, Session
+    from vit_deploy.spec import Device
+    from vit_deploy.weights.imported import Model
+
+_SILENT = Silent()
+
+
+class ParityCheck:
+    """Judges any number of artefacts of one model; what eager gives is computed once.
+
+    Args:
+        model: the model that the artefacts were made from.
+        images: the user's pictures, judged beside the generated ones.
+        seed: of the generated pictures.
+        limits: in place of those of :data:`vit_deploy.parity.criterion.LIMITS`.
+        threads: CPU threads of eager and of the backend; their own defaults when ``None``.
+
+    Raises:
+        HostileInput: for a picture that cannot be read.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        images: Sequence[Path] = (),
+        seed: int = 0,
+        limits: Limits | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.model = model
+        self.samples: tuple[Sample, ...] = make_samples(model.preprocessing, model.config, seed, images)
+        self._limits = limits
+        self._threads = threads
+        self._references = References(model, self.samples)
+
+    def judge(
+        self,
+        artefact: Artefact,
+        *,
+        runtime: Runtime | None = None,
+        device: Device | None = None,
+        progress: Progress = _SILENT,
+    ) -> Verdict:
+        """Judge one artefact.
+
+        Args:
+            artefact: what is judged.
+            runtime: runs it; the first that this machine can run when ``None``.
+            device: where; the runtime's best when ``None``.
+            progress: told how far it is.
+
+        Returns:
+            The verdict. What is wrong with the artefact is in the verdict, never raised; where it
+            cannot be judged here, ``passed`` is ``None``.
+
+        Raises:
+            HostileInput: when the reference weights cannot be read.
+        """
+        chosen, found = _choose(artefact, runtime, device)
+        if chosen is None or not found.ok:
+            return Verdict(passed=None, reason=_because(chosen.name if chosen else "", found))
+        fault = spec_fault(artefact.spec, self.model.config)
+        if fault:
+            return Verdict(passed=False, backend=chosen.name, reason=fault)
+        options = SessionOptions(threads=self._threads)
+        with _torch_threads(self._threads):
+            try:
+                session = chosen.open(artefact, device or chosen.devices()[0], options)
+            except BackendMissing as error:
+                missing = Availability.no(error.found, error.next_command)
+                return Verdict(passed=None, reason=_because(chosen.name, missing))
+            except (RunFailed, HostileInput) as error:
+                return Verdict(passed=False, backend=chosen.name, reason=error.found)
+            with session:
+                return self._judge(artefact, session, chosen.name, progress)
+
+    def _judge(self, artefact: Artefact, session: Session, backend: str, progress: Progress) -> Verdict:
+        import numpy as np
+
+        limits = self._limits or LIMITS[artefact.precision]
+        truths, overflowed = self._truths(artefact, limits, progress)
+        if not all(np.isfinite(truth.exact).all() for truth in truths.values()):
+            reason = "eager PyTorch itself gives NaN or Inf in float64, so there is nothing to compare with"
+            return Verdict(passed=None, backend=backend, reason=reason)
+        scores = Scores(self.samples, truths, limits)
+        reason = ""
+        try:
+            self._run_all(artefact, session, scores, progress)
+        except RunFailed as error:
+            reason = error.found
+        except Fault as fault:
+            reason = str(fault)
+            if overflowed:
+                reason += f"; eager PyTorch in {artefact.precision} overflows too: choose another precision"
+        reason = reason or scores.reason()
+        passed, reason = _with_precision(not reason, reason, artefact, session)
+        return Verdict(
+            passed=passed,
+            backend=backend,
+            reason=reason,
+            worst_ratio=scores.worst_ratio(),
+            p95_ratio=scores.p95_ratio(),
+            samples=len(self.samples),
+            details={**scores.details(), **_circumstances(artefact, session, overflowed)},
+        )
+
+    def _truths(
+        self, artefact: Artefact, limits: Limits, progress: Progress
+    ) -> tuple[dict[str, Truth], list[str]]:
+        """What each output is compared with, and the outputs in which eager itself overflows."""
+        import numpy as np
+
+        names = cast("Sequence[OutputName]", artefact.spec.output_names)
+        exact = self._references.exact(names, progress)
+        errors = self._references.eager_errors(artefact.precision, names, progress)
+        depth = self.model.config.depth
+        truths: dict[str, Truth] = {
+            name: Truth(exact[name], yardsticks(errors[name], reference_lengths(exact[name]), limits, depth))
+            for name in names
+        }
+        return truths, [name for name in names if not np.isfinite(errors[name]).all()]
+
+    def _run_all(self, artefact: Artefact, session: Session, scores: Scores, progress: Progress) -> None:
+        """Score every sample at every batch size.
+
+        Raises:
+            RunFailed: when the backend fails.
+            Fault: when outputs are missing, misshapen or not finite.
+        """
+        import numpy as np
+
+        plan = [
+            (size, indices)
+            for size in batch_sizes(artefact.spec.batch)
+            for indices in rounds(len(self.samples), size)
+        ]
+        (spec,) = artefact.spec.inputs
+        progress.phase(f"{artefact.name} on {session.facts.backend}", len(plan))
+        for size, indices in plan:
+            values = np.stack([self.samples[index].pixel_values for index in indices])
+            try:
+                outputs = session.run({spec.name: values.astype(spec.dtype, copy=False)})
+            except RunFailed as error:
+                raise RunFailed(f"at batch {size}: {error.found}") from error
+            check_outputs(outputs, artefact.spec, [self.samples[index].name for index in indices])
+            scores.add(size, indices, outputs)
+            progress.advance()
+
+
+def _choose(
+    artefact: Artefact, runtime: Runtime | None, device: Device | None
+) -> tuple[Runtime | None, Availability]:
+    """The runtime that judges, and whether it can; the first that can where none was named."""
+    if runtime is not None and artefact.format not in runtime.formats:
+        formats = ", ".join(sorted(runtime.formats))
+        return runtime, Availability.no(f"it opens {formats}, not {artefact.format}", "leave --backend out")
+    candidates = [runtime] if runtime is not None else registry.runtimes_for(artefact.format)
+    verdicts = [(candidate, candidate.available(device)) for candidate in candidates]
+    if not verdicts:
+        return None, Availability.no(f"no backend opens {artefact.format}", "vit-deploy formats")
+    chosen, found = next((entry for entry in verdicts if entry[1].ok), verdicts[0])
+    if found.ok and device is None and not chosen.devices():
+        found = Availability.no("it finds no device here", "vit-deploy doctor")
+    return chosen, found
+
+
+def _because(name: str, found: Availability) -> str:
+    told = "; ".join(part for part in (found.reason, found.mend) if part)
+    return f"{name}: {told}" if name else told
+
+
+def _with_precision(passed: bool, reason: str, artefact: Artefact, session: Session) -> tuple[bool | None, str]:
+    """A pass counts only at the precision that was declared."""
+    effective = session.facts.precision
+    if not passed or effective == artefact.precision:
+        return passed, reason
+    told = f"{session.facts.backend} computes in {effective} what is declared as {artefact.precision}"
+    if effective == "fp32":
+        return None, f"{told}: it agrees, but that says nothing of {artefact.precision}"
+    return False, told
+
+
+def _circumstances(artefact: Artefact, session: Session, overflowed: Sequence[str]) -> dict[str, Any]:
+    facts = session.facts
+    circumstances: dict[str, Any] = {
+        "batch_sizes": batch_sizes(artefact.spec.batch),
+        "device": facts.device,
+        "precision": facts.precision,
+        "version": facts.version,
+    }
+    if overflowed:
+        circumstances["eager_overflows"] = list(overflowed)
+    return circumstances
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: int | None) -> Iterator[None]:
+    """PyTorch's threads are one number for the whole process: it is put back afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        yield
+    finally:
+        torch.set_num_threads(before)

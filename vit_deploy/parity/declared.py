@@ -1,0 +1,100 @@
+"""What an artefact declares, what it gives, and at which batch sizes it is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vit_deploy.model.config import OUTPUT_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from vit_deploy.model.config import ViTConfig
+    from vit_deploy.spec import BatchRange, IOSpec
+
+
+class Fault(Exception):
+    """The artefact is wrong in a way that no ratio describes."""
+
+
+def spec_fault(spec: IOSpec, config: ViTConfig) -> str:
+    """What is wrong with the inputs and outputs that an artefact declares, or nothing.
+
+    The one input, and every output by its name, must have the shape that the model gives them, over
+    the whole range of batch sizes.
+    """
+    known = {
+        entry.name: entry
+        for name in OUTPUT_NAMES
+        if name != "logits" or config.num_classes
+        for entry in config.io_spec((name,), spec.batch).outputs
+    }
+    (expected,) = config.io_spec((), spec.batch).inputs
+    if [entry.name for entry in spec.inputs] != [expected.name]:
+        return f"it takes {', '.join(entry.name for entry in spec.inputs) or 'nothing'}, not {expected.name}"
+    if not spec.outputs or len(set(spec.output_names)) != len(spec.outputs):
+        return f"it declares the outputs {', '.join(spec.output_names) or 'none'}, not each of them once"
+    unknown = [name for name in spec.output_names if name not in known]
+    if unknown:
+        return f"it declares the output {unknown[0]!r}, which is none of {', '.join(known)}"
+    for declared, right in zip(
+        (*spec.inputs, *spec.outputs), (expected, *(known[name] for name in spec.output_names)), strict=True
+    ):
+        for size in (spec.batch.minimum, spec.batch.maximum):
+            if declared.at_batch(size) != right.at_batch(size):
+                return f"it declares {declared.name} of shape {declared.shape}, not {right.shape}"
+        if declared.dtype not in {"float32", "float16"}:
+            return f"it declares {declared.name} as {declared.dtype}, not float32 or float16"
+    return ""
+
+
+def batch_sizes(batch: BatchRange) -> list[int]:
+    """The batch sizes that are judged: 1 and 2 where the range holds them, its least and its largest."""
+    small = {size for size in (1, 2) if batch.minimum <= size <= batch.maximum}
+    return sorted(small | {batch.minimum, batch.maximum})
+
+
+def rounds(count: int, batch_size: int) -> Iterator[list[int]]:
+    """Which samples stand in the slots, run by run, until each of ``count`` was judged.
+
+    A batch larger than ``count`` repeats the samples one further on in each turn, so that a slot
+    never holds the same sample as the slot ``count`` before it.
+    """
+    for start in range(0, count, batch_size):
+        yield [(place + place // count) % count for place in range(start, start + batch_size)]
+
+
+def check_outputs(outputs: Mapping[str, NDArray[Any]], spec: IOSpec, samples: Sequence[str]) -> None:
+    """Refuse outputs that are not exactly those declared, or not finite.
+
+    Args:
+        outputs: what a session gave.
+        spec: what the artefact declares.
+        samples: the name of the sample in each slot.
+
+    Raises:
+        Fault: saying which output, and where.
+    """
+    import numpy as np
+
+    size = len(samples)
+    if set(outputs) != set(spec.output_names):
+        raise Fault(
+            f"it gives the outputs {', '.join(sorted(outputs)) or 'none'}, not {', '.join(spec.output_names)}"
+        )
+    for output in spec.outputs:
+        array = outputs[output.name]
+        if array.dtype.name != output.dtype or array.shape != output.at_batch(size):
+            raise Fault(
+                f"{output.name} is {array.dtype.name} of shape {array.shape} at batch {size}, "
+                f"not {output.dtype} of shape {output.at_batch(size)}"
+            )
+        finite = np.isfinite(array).reshape(size, -1)
+        if not finite.all():
+            slot = int((~finite.all(axis=1)).argmax())
+            raise Fault(
+                f"{output.name} holds {int((~finite).sum())} NaN or Inf at batch {size}, the first of "
+                f"them in slot {slot} ({samples[slot]!r})"
+            )

@@ -1,0 +1,171 @@
+"""Gathers the ratios of one artefact and turns them into a judgement and its figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vit_deploy.parity.criterion import near_ties, percentile, relative_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vit_deploy.parity.criterion import Floats, Limits
+    from vit_deploy.parity.inputs import Sample
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What an output is compared with, over all samples.
+
+    Attributes:
+        exact: eager in float64, ``(s, ...)``.
+        yardsticks: ``(s,)``, or ``(s, n)`` for tokens.
+    """
+
+    exact: Floats
+    yardsticks: Floats
+
+
+@dataclass(frozen=True)
+class _Ratios:
+    """The ratios of one output in one run."""
+
+    batch_size: int
+    indices: Sequence[int]
+    ratios: Floats
+
+    def worst(self) -> tuple[float, int]:
+        """The worst ratio, and the slot it stands in."""
+        by_slot = self.ratios.reshape(len(self.indices), -1).max(axis=1)
+        slot = int(by_slot.argmax())
+        return float(by_slot[slot]), slot
+
+
+class Scores:
+    """Everything measured of one artefact."""
+
+    def __init__(self, samples: Sequence[Sample], truths: Mapping[str, Truth], limits: Limits) -> None:
+        self._samples = samples
+        self._truths = truths
+        self._limits = limits
+        self._ratios: dict[str, list[_Ratios]] = {name: [] for name in truths}
+        self._ties = self._near_ties()
+        self._top1 = {"agreed": 0, "of": 0, "near_ties": 0}
+
+    def _near_ties(self) -> NDArray[np.bool_] | None:
+        truth = self._truths.get("logits")
+        if truth is None or truth.exact.shape[-1] < 2:
+            return None
+        return near_ties(truth.exact, truth.yardsticks, self._limits)
+
+    def add(self, batch_size: int, indices: Sequence[int], outputs: Mapping[str, NDArray[Any]]) -> None:
+        """Score one run.
+
+        Args:
+            batch_size: its batch size.
+            indices: which sample stood in each slot.
+            outputs: finite outputs by name, each ``(batch_size, ...)``.
+        """
+        chosen = list(indices)
+        for name, truth in self._truths.items():
+            errors = relative_errors(outputs[name], truth.exact[chosen])
+            self._ratios[name].append(_Ratios(batch_size, chosen, errors / truth.yardsticks[chosen]))
+        if self._ties is not None:
+            same = outputs["logits"].argmax(axis=-1) == self._truths["logits"].exact[chosen].argmax(axis=-1)
+            clear = ~self._ties[chosen]
+            self._top1["agreed"] += int((same & clear).sum())
+            self._top1["of"] += int(clear.sum())
+            self._top1["near_ties"] += int((~clear).sum())
+
+    def _groups(self, name: str) -> dict[int, list[_Ratios]]:
+        groups: dict[int, list[_Ratios]] = {}
+        for entry in self._ratios[name]:
+            groups.setdefault(entry.batch_size, []).append(entry)
+        return groups
+
+    def _figures(self, name: str) -> dict[int, tuple[float, float]]:
+        """The worst ratio and the 95th percentile of an output at each batch size."""
+        import numpy as np
+
+        pooled = {
+            size: np.concatenate([entry.ratios.reshape(-1) for entry in entries])
+            for size, entries in self._groups(name).items()
+        }
+        return {size: (float(ratios.max()), percentile(ratios)) for size, ratios in pooled.items()}
+
+    def worst_ratio(self) -> float | None:
+        """The worst ratio of all outputs and batch sizes; ``None`` if nothing was measured."""
+        return max((worst for name in self._truths for worst, _ in self._figures(name).values()), default=None)
+
+    def p95_ratio(self) -> float | None:
+        """The largest 95th percentile of an output at a batch size; ``None`` if nothing was measured."""
+        return max((p95 for name in self._truths for _, p95 in self._figures(name).values()), default=None)
+
+    def reason(self) -> str:
+        """Why the criterion does not hold, or nothing where it does."""
+        broken = []
+        for name in self._truths:
+            figures = self._figures(name)
+            bad = sorted(size for size, figure in figures.items() if not self._holds(*figure))
+            if bad:
+                broken.append(self._explain(name, figures, bad))
+        return "; ".join(broken)
+
+    def _holds(self, worst: float, p95: float) -> bool:
+        return worst <= self._limits.worst and p95 <= self._limits.p95
+
+    def _explain(self, name: str, figures: Mapping[int, tuple[float, float]], bad: Sequence[int]) -> str:
+        worst = max(figure[0] for figure in figures.values())
+        p95 = max(figure[1] for figure in figures.values())
+        entry = max(self._ratios[name], key=lambda entry: entry.worst()[0])
+        slot = entry.worst()[1]
+        text = (
+            f"{name}: {worst:,.4g} times eager's own error at the worst (limit {self._limits.worst:g}), "
+            f"{p95:,.4g} times at the 95th percentile (limit {self._limits.p95:g}); "
+            f"worst on {self._samples[entry.indices[slot]].name!r} in slot {slot} of batch {entry.batch_size}"
+        )
+        good = sorted(set(figures) - set(bad))
+        if good:
+            text += f"; batch {_listed(good)} holds and batch {_listed(bad)} does not"
+        return text
+
+    def details(self) -> dict[str, Any]:
+        """The figures by output and by input family, as plain data."""
+        details: dict[str, Any] = {
+            "limits": {"worst": self._limits.worst, "p95": self._limits.p95},
+            "outputs": {name: self._output_details(name) for name in self._truths if self._ratios[name]},
+            "families": self._by_family(),
+        }
+        if self._ties is not None:
+            details["top1"] = dict(self._top1)
+        return details
+
+    def _output_details(self, name: str) -> dict[str, Any]:
+        figures = self._figures(name)
+        return {
+            "worst_ratio": max(figure[0] for figure in figures.values()),
+            "p95_ratio": max(figure[1] for figure in figures.values()),
+            "yardstick": float(self._truths[name].yardsticks.max()),
+            "by_batch_size": {
+                str(size): {"worst_ratio": worst, "p95_ratio": p95}
+                for size, (worst, p95) in sorted(figures.items())
+            },
+        }
+
+    def _by_family(self) -> dict[str, float]:
+        """The worst ratio by family of inputs."""
+        families: dict[str, float] = {}
+        for entries in self._ratios.values():
+            for entry in entries:
+                for index, ratios in zip(entry.indices, entry.ratios, strict=True):
+                    family = self._samples[index].family
+                    families[family] = max(families.get(family, 0.0), float(ratios.max()))
+        return families
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return " and ".join(map(str, sizes))
