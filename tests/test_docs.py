@@ -122,6 +122,18 @@ def test_the_exit_codes_are_those_of_the_errors(page: str):
     assert used | {0} == listed - {130}
 
 
+def test_the_limits_of_parity_are_those_of_the_code():
+    from vit_deploy.parity import LIMITS
+
+    text = (REPOSITORY / "docs" / "parity.md").read_text(encoding="utf-8")
+    powers = {"2⁻²³": 2.0**-23, "2⁻¹²": 2.0**-12, "2⁻⁹": 2.0**-9}
+    rows = re.findall(r"^\| (fp32|fp16|bf16) \| (\d+) \| (\d+) \| (\S+) \|", text, re.MULTILINE)
+    assert {row[0] for row in rows} == set(LIMITS)
+    for precision, p95, worst, epsilon in rows:
+        limits = LIMITS[precision]
+        assert (limits.p95, limits.worst, limits.epsilon) == (float(p95), float(worst), powers[epsilon])
+
+
 def test_every_decision_is_listed_and_short():
     folder = REPOSITORY / "docs" / "decisions"
     index = (folder / "README.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ import pytest
 from vit_deploy.bundle import edit_bundle
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.counts import count_macs, count_parameters
-from vit_deploy.protocols import ExportedFiles
+from vit_deploy.protocols import ExportedFiles, NoOptions
 from vit_deploy.spec import Verdict
 from vit_deploy.weights.random import random_model
 
@@ -29,7 +29,7 @@ def make_bundle(path, verdict: Verdict | None = None):
         )
         candidate = editor.candidate("onnx-fp32", "onnx", "fp32", exported)
         judged = verdict or Verdict(passed=True, backend="onnxruntime", worst_ratio=1.2345, p95_ratio=1.1)
-        editor.accept(candidate, exported, {}, judged)
+        editor.accept(candidate, exported, NoOptions(), judged)
     return path
 
 
