@@ -41,7 +41,10 @@ class TensorRTOptions:
         0, help="scratch memory in MiB that kernels may use; no limit if 0", flag="--trt-workspace"
     )
     timing_cache: str = option(
-        "", help="tensorrt: a file that keeps kernel timings between builds", flag="--timing-cache"
+        "",
+        help="tensorrt: a file that keeps kernel timings between builds",
+        flag="--timing-cache",
+        recorded=False,
     )
     version_compatible: bool = option(
         False, help="tensorrt: the engine also runs on later versions", flag="--trt-version-compatible"

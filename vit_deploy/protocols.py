@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     """Tensors by name, as numpy arrays in C order."""
 
 
-def option(default: Any, help: str, choices: Sequence[Any] = (), flag: str = "") -> Any:
+def option(
+    default: Any, help: str, choices: Sequence[Any] = (), flag: str = "", *, recorded: bool = True
+) -> Any:
     """A field of an ``Options`` dataclass that the command line offers as a flag.
 
     Args:
@@ -34,8 +36,10 @@ def option(default: Any, help: str, choices: Sequence[Any] = (), flag: str = "")
         help: the flag's help text.
         choices: the values allowed; any when empty.
         flag: the flag's name; ``--field-name`` when empty.
+        recorded: whether the manifest records it; a path on this machine is none of its business.
     """
-    return field(default=default, metadata={"help": help, "choices": tuple(choices), "flag": flag})
+    metadata = {"help": help, "choices": tuple(choices), "flag": flag, "recorded": recorded}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -260,6 +264,15 @@ class BaseSession(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def recorded_options(options: Any) -> dict[str, Any]:
+    """The values of an ``Options`` instance that a manifest records."""
+    return {
+        entry.name: getattr(options, entry.name)
+        for entry in fields(options)
+        if entry.metadata.get("recorded", True)
+    }
 
 
 def option_fields(options: type) -> dict[str, Any]:

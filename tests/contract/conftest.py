@@ -43,14 +43,14 @@ def contract_model() -> Model:
 def export(contract_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
     """Export the contract model to a format, with what it is built from."""
 
-    def run(name: str, progress: Any = None) -> Exported:
+    def run(name: str, progress: Any = None, outputs: tuple[str, ...] = OUTPUTS) -> Exported:
         exporter = registry.exporter(name)
         found = exporter.available()
         if not found.ok:
             pytest.skip(f"{name} cannot be exported here: {found.reason}; {found.mend}")
-        source = run(exporter.needs).artefact if exporter.needs else None
+        source = run(exporter.needs, outputs=outputs).artefact if exporter.needs else None
         folder = tmp_path_factory.mktemp(f"{name} ünïcode")
-        spec = contract_model.config.io_spec(OUTPUTS)
+        spec = contract_model.config.io_spec(outputs)
         files = exporter.export(
             contract_model, spec, exporter.Options(), folder, progress or Silent(), source=source
         )

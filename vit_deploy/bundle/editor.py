@@ -32,7 +32,7 @@ from vit_deploy.bundle.reader import Bundle
 from vit_deploy.errors import OutputFailed, UsageFailed
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.preprocess import Preprocessing
-from vit_deploy.protocols import Artefact, ExportedFiles
+from vit_deploy.protocols import Artefact, ExportedFiles, recorded_options
 from vit_deploy.weights.tensors import read_safetensors, sha256_of, sync_file, write_safetensors
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class BundleEditor:
             inputs=[TensorRecord.of(spec) for spec in exported.spec.inputs],
             outputs=[TensorRecord.of(spec) for spec in exported.spec.outputs],
             batch=BatchRecord(**asdict(exported.spec.batch)),
-            options=_plain(options),
+            options=_plain(recorded_options(options)),
             tools=dict(sorted(exported.tools.items())),
             facts=_plain(exported.facts),
             parity=ParityRecord.of(verdict),

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from vit_deploy.errors import HostileInput
 from vit_deploy.spec import BatchRange, IOSpec, Precision, TensorSpec, Verdict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 MANIFEST_NAME = "manifest.json"
 
 
@@ -147,7 +147,7 @@ class ArtefactRecord(_Record):
 class Manifest(_Record):
     """The whole manifest."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     generator: dict[str, str] = {}
     model: ModelRecord
     artefacts: dict[str, ArtefactRecord] = {}

@@ -21,6 +21,7 @@ from vit_deploy.cli._output import (
     warn,
 )
 from vit_deploy.errors import BackendMissing, UsageFailed
+from vit_deploy.model.config import DEFAULT_ARCH
 from vit_deploy.protocols import option_fields
 from vit_deploy.spec import PRECISIONS, BatchRange
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
     from vit_deploy.deploy.export import Outcome
     from vit_deploy.model.config import ViTConfig
-
-DEFAULT_MODEL = "vit_base_patch16_224"
 
 
 def exporter_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,10 +65,9 @@ def _flag(field: Any, takers: Sequence[str]) -> Callable[..., Any]:
 @click.option(
     "-m",
     "--model",
-    default=DEFAULT_MODEL,
-    show_default=True,
+    default="",
     help="A named architecture (random weights), a directory in Hugging Face or timm layout, a bundle, "
-    "a checkpoint file with --arch, or hf-hub:ORG/NAME.",
+    f"a checkpoint file with --arch, or hf-hub:ORG/NAME.  [default: {DEFAULT_ARCH}]",
 )
 @click.option("--arch", default="", help="The architecture of a checkpoint file; see `vit-deploy models`.")
 @click.option(
@@ -127,12 +125,13 @@ def command(
     from vit_deploy.parity.images import pictures_in
     from vit_deploy.weights import load_model
 
+    model = model or (DEFAULT_ARCH if not arch and not weights else "")
     loaded = load_model(
         model, arch=arch, weights=weights, num_classes=num_classes, allow_nonfinite=allow_nonfinite, seed=seed
     )
     if loaded.source.kind == "random":
         warn(f"{model} is an architecture: its weights are random (seed {seed}); give --weights or a directory")
-    target = output or Path(f"{_slug(model)}-bundle")
+    target = output or Path(f"{_slug(model or arch or weights)}-bundle")
     with TerminalProgress() as progress:
         outcomes = export_model(
             loaded,

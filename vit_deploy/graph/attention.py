@@ -48,7 +48,7 @@ def _rewrite(node: ir.Node) -> bool:
 def _before_heads(value: ir.Value | None) -> tuple[ir.Value, int] | None:
     """What ``Reshape`` and ``Transpose`` to ``(b, k, n, dh)`` were applied to, and ``k``."""
     transpose = value.producer() if value is not None else None
-    if transpose is None or transpose.op_type != "Transpose" or not _swaps_heads(transpose):
+    if transpose is None or not _swaps_heads(transpose):
         return None
     split = transpose.inputs[0]
     reshape = split.producer() if split is not None else None
@@ -65,7 +65,7 @@ def _before_heads(value: ir.Value | None) -> tuple[ir.Value, int] | None:
 def _after_heads(value: ir.Value) -> ir.Value | None:
     """The ``(b, n, d)`` that heads are merged to, when nothing else uses them apart."""
     nodes = value.consumers()
-    if value.is_graph_output() or len(nodes) != 1 or nodes[0].op_type != "Transpose" or not _swaps_heads(nodes[0]):
+    if value.is_graph_output() or len(nodes) != 1 or not _swaps_heads(nodes[0]):
         return None
     apart = nodes[0].outputs[0]
     nodes = apart.consumers()
@@ -76,4 +76,4 @@ def _after_heads(value: ir.Value) -> ir.Value | None:
 
 
 def _swaps_heads(node: ir.Node) -> bool:
-    return tuple(node.attributes.get_ints("perm", ())) == HEADS_FIRST
+    return node.op_type == "Transpose" and tuple(node.attributes.get_ints("perm", ())) == HEADS_FIRST

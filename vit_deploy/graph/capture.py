@@ -100,8 +100,9 @@ def _name_batch(model: ir.Model) -> None:
     anonymous = batch[0]
     values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
     for value in values:
-        if value.shape is not None:
-            value.shape = ir.Shape([ir.SymbolicDim(BATCH) if dim == anonymous else dim for dim in value.shape])
+        for axis, dim in enumerate(value.shape or ()):
+            if value.shape is not None and dim == anonymous:
+                value.shape[axis] = ir.SymbolicDim(BATCH)
 
 
 def bind_weights(model: ir.Model, weights: Weights) -> None:

@@ -14,7 +14,7 @@ from vit_deploy.graph.attention import HEADS_FIRST
 from vit_deploy.graph.constant import constant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import onnx_ir as ir
 
@@ -47,7 +47,7 @@ class _Tape:
         self.count = 0
 
     def __call__(
-        self, op_type: str, inputs: Sequence[ir.Value], shape: Sequence[object] | None, **attributes: object
+        self, op_type: str, inputs: Sequence[ir.Value], shape: Iterable[object] | None, **attributes: object
     ) -> ir.Value:
         import onnx_ir as ir
 

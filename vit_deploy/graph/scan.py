@@ -58,7 +58,7 @@ def count_weights(path: Path) -> WeightCensus:
                 for inner, first, last in _fields(data, start, end):
                     if inner == _GRAPH_INITIALIZER:
                         kind, elements = _tensor(data, first, last)
-                        counted[onnx.TensorProto.DataType.Name(kind)] += elements  # type: ignore[arg-type]
+                        counted[onnx.TensorProto.DataType.Name(kind)] += elements
     except (ValueError, IndexError) as error:
         raise HostileInput(
             f"{str(path)!r} is no whole ONNX file", expected="a file as it was exported"

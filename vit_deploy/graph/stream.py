@@ -113,9 +113,7 @@ def _collect(model: ir.Model) -> list[_Weight]:
         tensor = value.const_value
         if tensor is None:
             continue
-        header = onnx.TensorProto(
-            name=value.name, data_type=int(tensor.dtype), dims=[int(dim) for dim in tensor.shape]
-        )
+        header = onnx.TensorProto(name=value.name, data_type=int(tensor.dtype), dims=list(tensor.shape.numpy()))
         weights.append(_Weight(value.name or "", header.SerializeToString(), tensor.nbytes, tensor))
     return weights
 

@@ -40,7 +40,8 @@ def _replace(model: ir.Model, node: ir.Node, source: ir.Value) -> None:
     def read() -> ir.TensorProtocol:
         return ir.tensor(np.ascontiguousarray(tensor.numpy().transpose(order)), name=name)
 
-    shape = ir.Shape([tensor.shape[axis] for axis in order])
+    sizes = tensor.shape.numpy()
+    shape = ir.Shape([sizes[axis] for axis in order])
     lazy = ir.LazyTensor(read, dtype=tensor.dtype, shape=shape, name=name)
     value = model.graph.initializers.get(name)
     if value is None:

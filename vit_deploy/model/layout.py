@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 
@@ -96,7 +97,8 @@ class _Patchify(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         side = self.patch_size
-        patches = images.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # b c h s1 w s2
+        columns = torch.unflatten(images, 3, (-1, side))
+        patches = torch.unflatten(columns, 2, (-1, side))  # b c h s1 w s2
         return patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 
@@ -117,7 +119,7 @@ class _SplitHeads(nn.Module):
 
     def forward(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=-1)
+            torch.unflatten(part, -1, (self.num_heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=-1)
         )
         return query, key, value
 

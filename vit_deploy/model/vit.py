@@ -99,8 +99,9 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``(b, n, d)`` to ``(b, n, d)``."""
-        tokens = tokens + self.attn(self.norm1(tokens))
-        return tokens + self.mlp(self.norm2(tokens))
+        attended: Tensor = tokens + self.attn(self.norm1(tokens))
+        result: Tensor = attended + self.mlp(self.norm2(attended))
+        return result
 
 
 class ViT(nn.Module):

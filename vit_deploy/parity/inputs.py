@@ -4,7 +4,7 @@ All are 8-bit pictures that go through the model's own preprocessing, so that an
 on the range of values it will meet. Pink noise stands for photographs, whose amplitude spectra fall
 as 1/f (Field 1987, https://doi.org/10.1364/JOSAA.4.002379) and whose channels move together; the
 others are the corners: no contrast at all, the highest contrast, the highest frequency, a lone
-pixel, no structure. The same seed gives the same pictures.
+pixel, pure colours, no structure. The same seed gives the same pictures.
 """
 
 from __future__ import annotations
@@ -164,6 +164,18 @@ def _impulse(generator: np.random.Generator, height: int, width: int, channels: 
     return picture
 
 
+def _quadrants(_: np.random.Generator, height: int, width: int, channels: int, __: int) -> Picture:
+    """Each quarter full in other channels: shows a wrong order of channels, rows or columns."""
+    picture = _black(_, height, width, channels, 0)
+    for quarter, (top, left) in enumerate(
+        ((0, 0), (0, width // 2), (height // 2, 0), (height // 2, width // 2))
+    ):
+        channel = quarter % (channels + 1)
+        chosen = slice(None) if channel == channels else channel
+        picture[top : top + (height + 1) // 2, left : left + (width + 1) // 2, chosen] = 255 - 40 * quarter
+    return picture
+
+
 def _uniform(generator: np.random.Generator, height: int, width: int, channels: int, _: int) -> Picture:
     return _to_picture(generator.integers(0, 256, size=(height, width, channels)))
 
@@ -187,7 +199,7 @@ _PLAN: tuple[tuple[str, Painter], ...] = (
     ("impulse", _impulse),
     ("pink", _pink(1.2, 35.0)),
     ("uniform", _uniform),
-    ("pink", _pink(0.9, 60.0)),
+    ("quadrants", _quadrants),
     ("normal", _normal),
     ("constant", _plain_colour),
     ("checkerboard", _checkerboard(coarse=True)),
