@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from vit_deploy.bundle import Bundle, edit_bundle
-from vit_deploy.protocols import ExportedFiles
+from vit_deploy.protocols import ExportedFiles, NoOptions
 from vit_deploy.spec import BatchRange, Verdict
 
 FAKES = Path(__file__).parent
@@ -21,7 +21,7 @@ def make_bundle(path, model, *, passed=True, batch=None, **artefacts):
             exported = ExportedFiles(("orders.json",), spec)
             candidate = editor.candidate(name, "fake", "fp32", exported)
             verdict = Verdict(passed=passed, reason="" if passed else "there was no GPU")
-            editor.accept(candidate, exported, {}, verdict)
+            editor.accept(candidate, exported, NoOptions(), verdict)
     return Bundle.open(path)
 
 
