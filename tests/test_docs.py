@@ -1,7 +1,7 @@
 """README and docs: commands parse, those marked `<!-- run -->` run, links resolve, nothing is left undescribed.
 
-A block marked `<!-- run: slow -->` takes more than ten seconds. Blocks run in a folder that holds `my-vit` (the
-digits model), `photo.png` and `photos/`.
+The marked blocks of a page run one after the other in a folder that holds `my-vit` (the digits model), `photo.png`
+and `photos/`; those marked `<!-- run: slow -->` only with `make test-all`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,26 @@ BLOCK = re.compile(r"(?:<!-- (run(?:: slow)?) -->\n)?```sh\n(.*?)```", re.DOTALL
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-def blocks(marked: bool) -> list[object]:
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Every block of shell commands on a page: its mark (``run``, ``run: slow`` or nothing) and its text."""
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY))
+
+
+def runnable() -> list[object]:
+    """Each page with its marked blocks in order, and again with the slow ones where there are any."""
     found = []
     for page in PAGES:
-        for index, (mark, text) in enumerate(BLOCK.findall(page.read_text(encoding="utf-8"))):
-            if bool(mark) == marked or not marked:
-                slow = [pytest.mark.slow] if marked and mark.endswith("slow") else []
-                found.append(pytest.param(text, id=f"{page.relative_to(REPOSITORY)}-{index}", marks=slow))
+        marked = [(mark, text) for mark, text in blocks(page) if mark]
+        quick = "".join(text for mark, text in marked if mark == "run")
+        if quick:
+            found.append(pytest.param(quick, id=page_id(page)))
+        if any(mark != "run" for mark, _ in marked):
+            whole = "".join(text for _, text in marked)
+            found.append(pytest.param(whole, id=f"{page_id(page)}, slow ones too", marks=pytest.mark.slow))
     return found
 
 
@@ -45,9 +58,9 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
-@pytest.mark.parametrize("text", blocks(marked=False))
-def test_commands_are_written_as_the_command_line_reads_them(text: str):
-    for words in commands(text):
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_commands_are_written_as_the_command_line_reads_them(page: Path):
+    for words in commands("".join(text for _, text in blocks(page))):
         if ">" in words:
             words = words[: words.index(">")]
         command = group.get_command(click.Context(group), words[0])
@@ -56,7 +69,7 @@ def test_commands_are_written_as_the_command_line_reads_them(text: str):
         command.make_context(words[0], words[1:])
 
 
-@pytest.mark.parametrize("text", blocks(marked=True))
+@pytest.mark.parametrize("text", runnable())
 def test_commands_marked_run_do(text: str, tmp_path: Path):
     shutil.copytree(DIGITS, tmp_path / "my-vit")
     (tmp_path / "photos").mkdir()
@@ -82,7 +95,7 @@ def test_commands_marked_run_do(text: str, tmp_path: Path):
     assert "next: " in done.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_links_resolve(page: Path):
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         if not target.startswith(("http://", "https://", "#")):
