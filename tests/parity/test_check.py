@@ -1,0 +1,348 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from vit_deploy.errors import BackendMissing, HostileInput, RunFailed
+from vit_deploy.parity import Limits, ParityCheck
+from vit_deploy.parity.declared import batch_sizes, rounds, spec_fault
+from vit_deploy.protocols import Artefact
+from vit_deploy.runtimes.eager import RUNTIME as EAGER
+from vit_deploy.spec import Availability, BatchRange, Device, TensorSpec
+from vit_deploy.weights.tensors import Weights, WeightTensor, write_safetensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vit_deploy.model.config import ViTConfig
+    from vit_deploy.model.vit import ViT
+    from vit_deploy.weights.imported import Model
+
+NAMES = ("logits", "embedding", "tokens")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_the_reference_weights_pass_in_the_eager_runtime(
+    precision: Any, model: Model, check: ParityCheck, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights of größe.safetensors"
+    with path.open("wb") as file:
+        write_safetensors(model.weights, file)
+    spec = model.config.io_spec()
+    artefact = Artefact(f"pytorch-{precision}", "pytorch", precision, path, spec, model.config)
+    verdict = check.judge(artefact, runtime=EAGER)
+    assert verdict.passed is True, verdict.reason
+    assert verdict.backend == "eager"
+    assert verdict.details["precision"] == precision
+    assert check.judge(artefact) == verdict  # the registry finds the same runtime, with the same result
+
+
+def test_what_a_verdict_tells(check: ParityCheck, model: Model, vit: ViT, backend: Any, declare: Any) -> None:
+    verdict = check.judge(declare(model.config), runtime=backend(vit))
+    assert (verdict.word, verdict.backend, verdict.samples) == ("passed", "function", 16)
+    details = json.loads(json.dumps(verdict.details, allow_nan=False))
+    assert details["limits"] == {"worst": 10.0, "p95": 4.0}
+    assert details["batch_sizes"] == [1, 2, 5]
+    assert set(details["outputs"]) == set(NAMES)
+    assert set(details["outputs"]["tokens"]["by_batch_size"]) == {"1", "2", "5"}
+    assert set(details["families"]) == {sample.family for sample in check.samples}
+    assert max(details["families"].values()) == verdict.worst_ratio
+    assert max(entry["p95_ratio"] for entry in details["outputs"].values()) == verdict.p95_ratio
+    top1 = details["top1"]
+    # 16 samples at batch 1 and 2, and 20 at batch 5, whose last run repeats four
+    assert top1["agreed"] == top1["of"] == 52 - top1["near_ties"]
+    assert top1["near_ties"] < 10
+
+
+def test_a_wrong_class_is_counted(
+    check: ParityCheck, model: Model, vit: ViT, backend: Any, declare: Any
+) -> None:
+    def reversed_logits(images: torch.Tensor) -> Any:
+        logits, embedding, tokens = vit(images)
+        return -logits, embedding, tokens
+
+    verdict = check.judge(declare(model.config), runtime=backend(reversed_logits))
+    assert verdict.passed is False
+    assert verdict.details["top1"]["agreed"] == 0
+
+
+def test_a_failing_artefact_still_has_a_plain_verdict(
+    check: ParityCheck, model: Model, vit: ViT, backend: Any, declare: Any
+) -> None:
+    vit.norm.weight.data *= 1e30
+    verdict = check.judge(declare(model.config), runtime=backend(vit))
+    assert verdict.passed is False
+    json.dumps(verdict.details, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "passed", "reason"),
+    [
+        (RunFailed("the file is of another opset"), False, "the file is of another opset"),
+        (HostileInput("the file is torn"), False, "the file is torn"),
+        (
+            BackendMissing("no GPU", next_command="run it elsewhere"),
+            None,
+            "function: no GPU; run it elsewhere",
+        ),
+    ],
+)
+def test_a_backend_that_refuses(
+    refusal: Exception,
+    passed: bool | None,
+    reason: str,
+    check: ParityCheck,
+    model: Model,
+    backend: Any,
+    declare: Any,
+) -> None:
+    verdict = check.judge(declare(model.config), runtime=backend(refusal=refusal))
+    assert (verdict.passed, verdict.reason) == (passed, reason)
+    assert verdict.worst_ratio is None
+
+
+def test_a_backend_that_breaks_down_on_the_way(
+    check: ParityCheck, model: Model, vit: ViT, backend: Any, declare: Any
+) -> None:
+    def call(images: torch.Tensor) -> Any:
+        if len(images) == 5:
+            raise RunFailed("out of memory")
+        return vit(images)
+
+    verdict = check.judge(declare(model.config), runtime=backend(call))
+    assert verdict.passed is False
+    assert verdict.reason == "at batch 5: out of memory"
+    assert verdict.worst_ratio is not None
+
+
+def test_a_backend_that_is_not_there(check: ParityCheck, model: Model, backend: Any, declare: Any) -> None:
+    runtime = backend(availability=Availability.no("it is not installed", "pip install it"))
+    verdict = check.judge(declare(model.config), runtime=runtime)
+    assert verdict.passed is None
+    assert verdict.reason == "function: it is not installed; pip install it"
+    assert verdict.backend == ""
+    assert not runtime.opened
+
+
+def test_no_backend_for_a_format(check: ParityCheck, model: Model, declare: Any) -> None:
+    verdict = check.judge(declare(model.config))
+    assert (verdict.passed, verdict.reason) == (None, "no backend opens function; vit-deploy formats")
+
+
+def test_a_backend_for_another_format(check: ParityCheck, model: Model, declare: Any) -> None:
+    verdict = check.judge(declare(model.config), runtime=EAGER)
+    assert verdict.passed is None
+    assert verdict.reason.startswith("eager: it opens pytorch, not function")
+
+
+def test_the_device_and_threads_asked_for_are_used(model: Model, vit: ViT, backend: Any, declare: Any) -> None:
+    runtime, before = backend(vit), torch.get_num_threads()
+    ParityCheck(model, threads=1).judge(declare(model.config), runtime=runtime, device=Device("cuda", 1))
+    ((device, options),) = runtime.opened
+    assert (str(device), options.threads) == ("cuda:1", 1)
+    assert torch.get_num_threads() == before
+
+
+def test_a_pass_in_fp32_says_nothing_of_fp16(
+    check: ParityCheck, model: Model, backend: Any, declare: Any
+) -> None:
+    half = model.eager(dtype=torch.float16, outputs=NAMES)  # type: ignore[arg-type]
+    widened = half.float()
+    verdict = check.judge(declare(model.config, "fp16"), runtime=backend(widened))
+    assert verdict.passed is None
+    assert "computes in fp32 what is declared as fp16" in verdict.reason
+    widened.head.weight.data *= 1.1
+    assert check.judge(declare(model.config, "fp16"), runtime=backend(widened)).passed is False
+
+
+def test_a_coarser_precision_than_declared_fails(
+    check: ParityCheck, model: Model, vit: ViT, backend: Any, declare: Any
+) -> None:
+    verdict = check.judge(declare(model.config), runtime=backend(vit, precision="bf16"))
+    assert verdict.passed is False
+    assert verdict.reason == "function computes in bf16 what is declared as fp32"
+
+
+def test_other_limits(model: Model, vit: ViT, backend: Any, declare: Any) -> None:
+    strict = ParityCheck(model, limits=Limits(p95=1e-6, worst=1e-6, epsilon=2.0**-23), threads=1)
+    verdict = strict.judge(declare(model.config), runtime=backend(vit))
+    assert verdict.passed is False
+    assert verdict.details["limits"]["worst"] == 1e-6
+
+
+def test_eager_is_computed_once_for_all_artefacts(model: Model, vit: ViT, backend: Any, declare: Any) -> None:
+    reads = []
+
+    def counted(tensor: WeightTensor) -> WeightTensor:
+        def read() -> torch.Tensor:
+            reads.append(tensor.name)
+            return tensor.read()
+
+        return replace(tensor, reader=read)
+
+    counting = replace(model, weights=Weights(map(counted, model.weights.values())))
+    check = ParityCheck(counting, threads=1)
+    assert reads == []
+    for _ in range(2):
+        assert check.judge(declare(model.config), runtime=backend(vit)).passed
+        assert len(reads) == 2 * len(model.weights)  # in float64 and in float32
+    half = model.eager(dtype=torch.bfloat16, outputs=NAMES)  # type: ignore[arg-type]
+    artefact, runtime = (
+        declare(model.config, "bf16"),
+        backend(lambda x: half(x.bfloat16()), precision="bf16"),
+    )
+    assert check.judge(artefact, runtime=runtime).passed
+    assert len(reads) == 3 * len(model.weights)
+
+
+def test_a_model_of_nan_cannot_be_judged(model: Model, vit: ViT, backend: Any, declare: Any) -> None:
+    def spoiled(tensor: WeightTensor) -> WeightTensor:
+        return replace(tensor, reader=lambda: torch.full(tensor.shape, torch.nan))
+
+    weights = Weights(
+        spoiled(tensor) if name == "norm.bias" else tensor for name, tensor in model.weights.items()
+    )
+    check = ParityCheck(replace(model, weights=weights), threads=1)
+    verdict = check.judge(declare(model.config), runtime=backend(vit))
+    assert verdict.passed is None
+    assert "eager PyTorch itself gives NaN" in verdict.reason
+
+
+def test_half_precision_that_overflows_is_told(model: Model, backend: Any, declare: Any) -> None:
+    def enlarged(tensor: WeightTensor) -> WeightTensor:
+        return replace(tensor, reader=lambda: tensor.read() * 1e6)
+
+    weights = Weights(
+        enlarged(tensor) if name == "head.weight" else tensor for name, tensor in model.weights.items()
+    )
+    large = replace(model, weights=weights)
+    half = large.eager(dtype=torch.float16, outputs=NAMES)  # type: ignore[arg-type]
+    runtime = backend(lambda images: half(images.half()), precision="fp16")
+    verdict = ParityCheck(large, threads=1).judge(declare(model.config, "fp16"), runtime=runtime)
+    assert verdict.passed is False
+    assert "eager PyTorch in fp16 overflows too" in verdict.reason
+
+
+def test_a_head_of_zeros_passes_as_long_as_the_logits_are_zero(
+    model: Model, backend: Any, declare: Any
+) -> None:
+    def zero(tensor: WeightTensor) -> WeightTensor:
+        return replace(tensor, reader=lambda: torch.zeros(tensor.shape))
+
+    weights = Weights(
+        zero(tensor) if name.startswith("head.") else tensor for name, tensor in model.weights.items()
+    )
+    silent = replace(model, weights=weights)
+    check, vit = ParityCheck(silent, threads=1), silent.eager(outputs=NAMES)  # type: ignore[arg-type]
+    assert check.judge(declare(model.config), runtime=backend(vit)).passed is True
+    vit.head.bias.data[0] = 1e-4
+    assert check.judge(declare(model.config), runtime=backend(vit)).passed is False
+
+
+def test_progress_is_told(model: Model, vit: ViT, backend: Any, declare: Any) -> None:
+    class Told:
+        cancelled = False
+
+        def __init__(self) -> None:
+            self.phases: list[list[Any]] = []
+
+        def phase(self, text: str, total: int | None = None) -> None:
+            self.phases.append([text, total, 0])
+
+        def advance(self, steps: int = 1) -> None:
+            self.phases[-1][2] += steps
+
+    told = Told()
+    ParityCheck(model, threads=1).judge(declare(model.config), runtime=backend(vit), progress=told)
+    assert [phase[0] for phase in told.phases] == [
+        "reference in float64",
+        "eager PyTorch in fp32",
+        "function-fp32 on function",
+    ]
+    assert all(total == done for _, total, done in told.phases)
+
+
+@pytest.mark.parametrize(
+    ("batch", "sizes"),
+    [
+        (BatchRange(1, 1, 8), [1, 2, 8]),
+        (BatchRange(1, 1, 2), [1, 2]),
+        (BatchRange(4, 4, 4), [4]),
+        (BatchRange(1, 1, 1), [1]),
+        (BatchRange(4, 8, 16), [4, 16]),
+        (BatchRange(2, 4, 8), [2, 8]),
+    ],
+)
+def test_the_batch_sizes_that_are_judged(batch: BatchRange, sizes: list[int]) -> None:
+    assert batch_sizes(batch) == sizes
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 16, 17, 40])
+def test_every_sample_is_judged_and_neighbours_differ(size: int) -> None:
+    plan = list(rounds(16, size))
+    assert {index for indices in plan for index in indices} == set(range(16))
+    for indices in plan:
+        assert len(indices) == size
+        assert all(one != other for one, other in pairwise(indices))
+        assert all(one != other for one, other in zip(indices, indices[16:], strict=False))
+
+
+def _spec_with(config: ViTConfig, position: int, **changes: Any) -> Any:
+    spec = config.io_spec(("logits",), BatchRange(1, 1, 8))
+    tensors = [*spec.inputs, *spec.outputs]
+    tensors[position] = replace(tensors[position], **changes)
+    return replace(spec, inputs=tuple(tensors[:1]), outputs=tuple(tensors[1:]))
+
+
+def test_what_an_artefact_declares_is_compared_with_the_model(model: Model) -> None:
+    config = model.config
+    assert spec_fault(config.io_spec(NAMES), config) == ""  # type: ignore[arg-type]
+    assert spec_fault(config.io_spec(("logits",), BatchRange(3, 3, 3)), config) == ""
+    wrong = {
+        "takes images": _spec_with(config, 0, name="images"),
+        "pixel_values of shape": _spec_with(config, 0, shape=("batch", 3, 48, 32)),
+        "'probabilities'": _spec_with(config, 1, name="probabilities"),
+        "logits of shape ('batch', 8)": _spec_with(config, 1, shape=("batch", 8)),
+        "logits of shape (1, 7)": _spec_with(config, 1, shape=(1, 7)),
+        "logits as int64": _spec_with(config, 1, dtype="int64"),
+        "outputs none": replace(config.io_spec(), outputs=()),
+        "outputs logits, logits": replace(config.io_spec(), outputs=config.io_spec().outputs * 2),
+        "pixel_values, mask": replace(
+            config.io_spec(), inputs=(*config.io_spec().inputs, TensorSpec("mask", "float32", (1,)))
+        ),
+    }
+    for told, spec in wrong.items():
+        assert told in spec_fault(spec, config)
+
+
+def test_a_wrong_declaration_fails_without_opening_anything(
+    check: ParityCheck, model: Model, backend: Any, declare: Any
+) -> None:
+    runtime = backend()
+    artefact = replace(declare(model.config), spec=_spec_with(model.config, 1, shape=("batch", 8)))
+    verdict = check.judge(artefact, runtime=runtime)
+    assert verdict.passed is False
+    assert not runtime.opened
+
+
+def test_a_float16_input_is_given_as_float16(
+    check: ParityCheck, model: Model, backend: Any, declare: Any
+) -> None:
+    half = model.eager(dtype=torch.float16, outputs=NAMES)  # type: ignore[arg-type]
+    seen = set()
+
+    def call(images: torch.Tensor) -> Any:
+        seen.add(images.numpy().dtype)
+        return half(images)
+
+    artefact = declare(model.config, "fp16")
+    spec = replace(artefact.spec, inputs=(replace(artefact.spec.inputs[0], dtype="float16"),))
+    verdict = check.judge(replace(artefact, spec=spec), runtime=backend(call, precision="fp16"))
+    assert verdict.passed is True
+    assert seen == {np.dtype("float16")}
