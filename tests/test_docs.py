@@ -1,7 +1,7 @@
-"""README and docs: commands parse, those marked `<!-- run -->` run, links resolve, nothing is left undescribed.
+"""README and docs: commands parse, those marked `<!-- run -->` run, links resolve, all is described.
 
-The marked blocks of a page run one after the other in a folder that holds `my-vit` (the digits model), `photo.png`
-and `photos/`; those marked `<!-- run: slow -->` only with `make test-all`.
+The marked blocks of a page run one after the other in a folder that holds `my-vit` (the digits model),
+`photo.png` and `photos/`; those marked `<!-- run: slow -->` only with `make test-all`.
 """
 
 from __future__ import annotations
