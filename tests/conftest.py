@@ -9,7 +9,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import torch

@@ -25,13 +25,17 @@ from vit_deploy.cli import COMMANDS, group
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 DIGITS = REPOSITORY / "vit_deploy" / "assets" / "digits"
-BLOCK = re.compile(r"(?:<!-- (run(?:: slow)?) -->\n)?```sh\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"(?:<!-- (run(?:: slow)?) -->\n)?```(sh|python)\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
-    """Every block of shell commands on a page: its mark (``run``, ``run: slow`` or nothing) and its text."""
-    return BLOCK.findall(page.read_text(encoding="utf-8"))
+    """Every block of commands on a page: its mark (``run``, ``run: slow`` or nothing) and its text for a shell."""
+    found = []
+    for mark, language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language == "sh" or mark:
+            found.append((mark, text if language == "sh" else f"python - <<'END'\n{text}END\n"))
+    return found
 
 
 def page_id(page: Path) -> str:
