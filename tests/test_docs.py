@@ -30,7 +30,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
-    """Every block of commands on a page: its mark (``run``, ``run: slow`` or nothing) and its text for a shell."""
+    """Every block of commands on a page: its mark (``run``, ``run: slow`` or nothing), and a shell's text."""
     found = []
     for mark, language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
         if language == "sh" or mark:

@@ -38,7 +38,7 @@ from vit_deploy.weights.tensors import read_safetensors, sha256_of, sync_file, w
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vit_deploy.spec import IOSpec, Precision, Verdict
+    from vit_deploy.spec import Precision, Verdict
     from vit_deploy.weights.imported import Model
 
 STAGING = ".staging"
@@ -100,7 +100,7 @@ class BundleEditor:
         self._weights: FileRecord | None = None
 
     def begin(self) -> None:
-        """Clear what an interrupted run left, and stage the reference weights if they are new."""
+        """Clear what an interrupted run left, and write the reference weights if they are new."""
         shutil.rmtree(self._staging, ignore_errors=True)
         self._staging.mkdir()
         if (self.path / MANIFEST_NAME).exists():
@@ -108,7 +108,7 @@ class BundleEditor:
             self._refuse_other_model(self._manifest.model)
         self._clear_unnamed()
         if self._manifest is None:
-            self._weights = self._stage_weights()
+            self._weights = self._write_weights()
 
     def _refuse_other_model(self, record: ModelRecord) -> None:
         given = self._given
@@ -125,35 +125,28 @@ class BundleEditor:
                 next_command="choose another --output, or delete the bundle",
             )
 
-    def _stage_weights(self) -> FileRecord:
-        target = self._staging / "weights.safetensors"
-        with target.open("wb") as file:
+    def _write_weights(self) -> FileRecord:
+        """Write the reference weights under the name they keep; no manifest names them yet."""
+        staged = self._staging / "weights.safetensors"
+        with staged.open("wb") as file:
             digest = write_safetensors(self._given.weights, file)
             sync_file(file)
-        name = f"weights-{digest[:12]}.safetensors"
-        return FileRecord(name=name, bytes=target.stat().st_size, sha256=digest)
+        record = FileRecord(
+            name=f"weights-{digest[:12]}.safetensors", bytes=staged.stat().st_size, sha256=digest
+        )
+        staged.replace(self.path / record.name)
+        return record
 
     @property
     def model(self) -> Model:
-        """The model, read from the reference weights that stand, or will stand, in the bundle."""
-        if self._weights is not None and self._manifest is None:
-            path = self._staging / "weights.safetensors"
-        else:
-            path = self.path / self._current().model.weights.name
-        return replace(self._given, weights=read_safetensors(path))
+        """The model, its weights read from the bundle's own reference weights."""
+        return replace(self._given, weights=read_safetensors(self.path / self._weights_record().name))
 
-    def _current(self) -> Manifest:
-        if self._manifest is None:
-            raise OutputFailed("the bundle has no manifest yet")
-        return self._manifest
-
-    def reference(self, spec: IOSpec, precision: Precision = "fp32") -> Artefact:
-        """The reference weights as an artefact that the eager runtime opens."""
-        if self._manifest is None:
-            path = self._staging / "weights.safetensors"
-        else:
-            path = self.path / self._manifest.model.weights.name
-        return Artefact(f"pytorch-{precision}", "pytorch", precision, path, spec, self._given.config)
+    def _weights_record(self) -> FileRecord:
+        record = self._manifest.model.weights if self._manifest else self._weights
+        if record is None:
+            raise OutputFailed("the bundle was not begun")
+        return record
 
     def accepted(self, format: str, precision: Precision) -> Artefact | None:
         """An artefact that the bundle holds already, its hashes verified, or ``None``."""
@@ -216,13 +209,12 @@ class BundleEditor:
     def _commit(self, record: ArtefactRecord) -> None:
         old = self._manifest
         if old is None:
-            weights = self._publish_weights()
             model = ModelRecord(
                 config=self._given.config.to_dict(),
                 preprocessing=self._given.preprocessing.to_dict(),
                 labels=list(self._given.labels),
                 source=SourceRecord(**asdict(self._given.source)),
-                weights=weights,
+                weights=self._weights_record(),
             )
         else:
             model = old.model
@@ -235,13 +227,6 @@ class BundleEditor:
         staged.replace(self.path / MANIFEST_NAME)
         _sync_directory(self.path)
         self._manifest = manifest
-
-    def _publish_weights(self) -> FileRecord:
-        if self._weights is None:
-            raise OutputFailed("the reference weights were not staged")
-        target = self.path / self._weights.name
-        (self._staging / "weights.safetensors").replace(target)
-        return self._weights
 
     def finish(self) -> None:
         """Clear the staging folder; a bundle that got no artefact leaves nothing."""

@@ -117,7 +117,7 @@ def bind_weights(model: ir.Model, weights: Weights) -> None:
         if value.const_value is None or not is_unread(value.const_value):
             continue
         weight = weights.get(name)
-        shape = tuple(value.const_value.shape)
+        shape = value.const_value.shape.numpy()
         if weight is None or weight.shape != shape:
             found = "no weight" if weight is None else f"shape {weight.shape}"
             raise ExportFailed(f"the graph's parameter {name!r} has {found}", expected=f"shape {shape}")

@@ -193,5 +193,10 @@ class ViT(nn.Module):
                 patch_form=self.patch_embed.form,
                 outputs=outputs or self.outputs,  # type: ignore[arg-type]
             )
+        # Loading by assignment gives each parameter the twin's requires_grad; these are this model's own
+        # parameters, so frozen ones would thaw.
+        frozen = {name for name, value in self.named_parameters() if not value.requires_grad}
+        for name, value in twin.named_parameters():
+            value.requires_grad_(name not in frozen)
         twin.load_state_dict(self.state_dict(keep_vars=True), assign=True)
         return twin.train(self.training)

@@ -135,21 +135,25 @@ def percentile(ratios: Floats) -> float:
     return float(np.percentile(ratios, PERCENTILE))
 
 
-def near_ties(logits: Floats, granted: Floats, limits: Limits) -> NDArray[np.bool_]:
-    """Samples whose first two classes lie closer than an artefact inside the limits may move them.
+NEAR_TIE_DEVIATIONS = 4.0
+"""How many standard deviations of honest rounding apart two logits must be to be told apart for sure."""
 
-    An error of Euclidean length ``r`` changes the difference of two logits by at most ``sqrt(2) * r``,
-    and the criterion allows ``r = worst * yardstick * |y64|``. So an artefact that holds the limits
-    names another class only on these samples; they are counted apart.
+
+def near_ties(logits: Floats, granted: Floats) -> NDArray[np.bool_]:
+    """Samples whose first two classes lie so close that honest rounding may swap them.
+
+    An error of Euclidean length ``r``, spread evenly over ``k`` logits, changes the difference of two
+    of them by ``r * sqrt(2 / k)`` (standard deviation), and eager's own error has
+    ``r = yardstick * |y64|``. Classes that are less than :data:`NEAR_TIE_DEVIATIONS` of these apart
+    are counted apart: another first class there is no fault.
 
     Args:
         logits: ``(s, k)`` in float64, ``k >= 2``.
         granted: the yardsticks, ``(s,)``.
-        limits: the row of :data:`LIMITS`.
     """
     import numpy as np
 
     top = np.partition(logits, -2, axis=-1)
-    gaps = top[:, -1] - top[:, -2]
-    ties: NDArray[np.bool_] = gaps <= 2**0.5 * limits.worst * granted * reference_lengths(logits)
+    deviation = granted * reference_lengths(logits) * np.sqrt(2 / logits.shape[-1])
+    ties: NDArray[np.bool_] = top[:, -1] - top[:, -2] <= NEAR_TIE_DEVIATIONS * deviation
     return ties

@@ -54,13 +54,13 @@ class Scores:
         self._limits = limits
         self._ratios: dict[str, list[_Ratios]] = {name: [] for name in truths}
         self._ties = self._near_ties()
-        self._top1 = {"agreed": 0, "of": 0, "near_ties": 0}
+        self._top1 = {"agreed": 0, "of": 0, "near_ties": 0, "near_ties_agreed": 0}
 
     def _near_ties(self) -> NDArray[np.bool_] | None:
         truth = self._truths.get("logits")
         if truth is None or truth.exact.shape[-1] < 2:
             return None
-        return near_ties(truth.exact, truth.yardsticks, self._limits)
+        return near_ties(truth.exact, truth.yardsticks)
 
     def add(self, batch_size: int, indices: Sequence[int], outputs: Mapping[str, NDArray[Any]]) -> None:
         """Score one run.
@@ -80,6 +80,7 @@ class Scores:
             self._top1["agreed"] += int((same & clear).sum())
             self._top1["of"] += int(clear.sum())
             self._top1["near_ties"] += int((~clear).sum())
+            self._top1["near_ties_agreed"] += int((same & ~clear).sum())
 
     def _groups(self, name: str) -> dict[int, list[_Ratios]]:
         groups: dict[int, list[_Ratios]] = {}
