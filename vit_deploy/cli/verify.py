@@ -10,6 +10,7 @@ import click
 
 from vit_deploy.cli._output import TerminalProgress, json_option, next_step, note, print_json, print_table
 from vit_deploy.errors import BackendMissing, ParityFailed, UsageFailed, unknown_name
+from vit_deploy.parity.images import MAX_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from vit_deploy.bundle import Bundle
     from vit_deploy.protocols import Runtime
     from vit_deploy.spec import Verdict
-
-MAX_IMAGES = 32
 
 
 @click.command(
