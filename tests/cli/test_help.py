@@ -11,7 +11,7 @@ from vit_deploy.errors import UsageFailed
 
 def help_page(*words: str) -> str:
     """A help page at a fixed width, as a terminal of 100 columns shows it."""
-    context = click.Context(group, info_name="vit-deploy", terminal_width=100)
+    context = click.Context(group, info_name="vit-deploy", terminal_width=100, **group.context_settings)
     command: click.Command = group
     for word in words:
         found = group.get_command(context, word)
