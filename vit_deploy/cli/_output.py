@@ -76,6 +76,13 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, title
     Console(file=sys.stdout, highlight=False, width=width).print(table, crop=False)
 
 
+def print_notes(notes: Iterable[tuple[str, str]]) -> None:
+    """What is to be said of a row, below its table on stdout: a long reason would make the table wide."""
+    for name, text in notes:
+        if text:
+            click.echo(f"{name}: {text}")
+
+
 def human_bytes(count: int) -> str:
     """``346 MB``: decimal units, three digits."""
     size = float(count)

@@ -14,6 +14,7 @@ from vit_deploy.cli._output import (
     json_option,
     next_step,
     print_json,
+    print_notes,
     print_table,
 )
 
@@ -53,9 +54,7 @@ def command(output: Path, seconds: float, as_json: bool) -> None:
     else:
         headings = ("artefact", "parity", "worst ratio>", "size>", "p50 ms>", "right>")
         print_table(headings, [_cells(row) for row in rows], title=f"digits, bundle {output}")
-        for row in rows:
-            if row.note:
-                click.echo(f"{row.name}: {row.note}")
+        print_notes((row.name, row.note) for row in rows)
     next_step(f"vit-deploy inspect {shlex.quote(str(output))}")
 
 

@@ -17,6 +17,7 @@ from vit_deploy.cli._output import (
     next_step,
     note,
     print_json,
+    print_notes,
     print_table,
     warn,
 )
@@ -219,11 +220,17 @@ def report(outcomes: Sequence[Outcome], target: Path, *, as_json: bool) -> None:
                 human_bytes(entry.record.nbytes) if entry.record else "–",
                 f"{entry.export_s:.1f}",
                 f"{entry.verify_s:.1f}",
-                entry.error.found if entry.error else (verdict.reason if verdict else ""),
             )
         )
-    headings = ("artefact", "parity", "worst ratio>", "size>", "export s>", "verify s>", "note")
+    headings = ("artefact", "parity", "worst ratio>", "size>", "export s>", "verify s>")
     print_table(headings, rows, title=f"bundle {target}")
+    print_notes((entry.name, _note(entry)) for entry in outcomes)
+
+
+def _note(outcome: Outcome) -> str:
+    if outcome.error:
+        return outcome.error.found
+    return outcome.verdict.reason if outcome.verdict else ""
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
