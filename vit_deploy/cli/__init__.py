@@ -74,7 +74,9 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given or bool(os.environ.get("VIT_DEPLOY_DEBUG"))
     try:
-        result = group.main(args=[word for word in given if word != "--debug"], standalone_mode=False)
+        result = group.main(
+            args=[word for word in given if word != "--debug"], prog_name="vit-deploy", standalone_mode=False
+        )
         sys.exit(result if isinstance(result, int) else 0)
     except VitDeployError as error:
         if debug:

@@ -21,8 +21,10 @@ from vit_deploy.cli._output import (
     print_table,
     warn,
 )
+from vit_deploy.cli._pictures import chosen_pictures
 from vit_deploy.errors import BackendMissing, UsageFailed
 from vit_deploy.model.config import DEFAULT_ARCH
+from vit_deploy.parity.images import MAX_IMAGES
 from vit_deploy.protocols import option_fields
 from vit_deploy.spec import PRECISIONS, BatchRange
 
@@ -61,7 +63,7 @@ def _flag(field: Any, takers: Sequence[str]) -> Callable[..., Any]:
 @click.command(
     "export",
     epilog="Examples: vit-deploy export --format onnx · "
-    "vit-deploy export -m ./my-dinov2 --format onnx,torchscript,tensorrt -o bundle",
+    "vit-deploy export -m ./my-vit --format onnx,torchscript,tensorrt -o bundle",
 )
 @click.option(
     "-m",
@@ -92,6 +94,13 @@ def _flag(field: Any, takers: Sequence[str]) -> Callable[..., Any]:
 @click.option("--optShapes", "opt_shapes", default="", help="Input to be fastest at.")
 @click.option("--maxShapes", "max_shapes", default="", help="Largest input.  [default: 8x3x224x224]")
 @click.option("--images", type=click.Path(path_type=Path), help="A folder of pictures to verify with.")
+@click.option(
+    "--max-images",
+    type=click.IntRange(min=1),
+    default=MAX_IMAGES,
+    show_default=True,
+    help="How many of those pictures are used, evenly spread.",
+)
 @click.option("--verify/--no-verify", default=True, help="Prove each artefact equal to eager PyTorch.")
 @click.option("--allow-nonfinite", is_flag=True, help="Take weights that hold NaN or Inf.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of random weights.")
@@ -110,6 +119,7 @@ def command(
     opt_shapes: str,
     max_shapes: str,
     images: Path | None,
+    max_images: int,
     verify: bool,
     allow_nonfinite: bool,
     seed: int,
@@ -123,7 +133,6 @@ def command(
     """
     names = chosen_formats(formats)
     from vit_deploy.deploy.export import export_model
-    from vit_deploy.parity.images import pictures_in
     from vit_deploy.weights import load_model
 
     model = model or (DEFAULT_ARCH if not arch and not weights else "")
@@ -142,7 +151,7 @@ def command(
             outputs=tuple(filter(None, outputs.split(","))),  # type: ignore[arg-type]
             batch=batch_range(loaded.config, min_shapes, opt_shapes, max_shapes),
             options={name: value for name, value in options.items() if value is not None},
-            images=pictures_in(images) if images else (),
+            images=chosen_pictures(images, max_images),
             verify=verify,
             progress=progress,
         )

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vit_deploy.cli._output import TerminalProgress, json_option, next_step, note, print_json, print_table
+from vit_deploy.cli._output import (
+    TerminalProgress,
+    json_option,
+    next_step,
+    print_json,
+    print_notes,
+    print_table,
+)
+from vit_deploy.cli._pictures import chosen_pictures
 from vit_deploy.errors import BackendMissing, ParityFailed, UsageFailed, unknown_name
 from vit_deploy.parity.images import MAX_IMAGES
 
@@ -77,7 +85,7 @@ def command(
     # Every hash is checked before anything opens any file.
     artefacts = [opened.artefact(name) for name in names]
     model = opened.model()
-    check = ParityCheck(model, images=_pictures(images, max_images), seed=seed, threads=threads)
+    check = ParityCheck(model, images=chosen_pictures(images, max_images), seed=seed, threads=threads)
     with TerminalProgress() as progress:
         verdicts = {
             artefact.name: check.judge(artefact, runtime=runtime, device=chosen_device, progress=progress)
@@ -135,25 +143,14 @@ def _formats(text: str) -> list[str]:
     return names
 
 
-def _pictures(directory: Path | None, limit: int) -> tuple[Path, ...]:
-    if directory is None:
-        return ()
-    from vit_deploy.parity.images import find_pictures, spread
-
-    found = find_pictures(directory)
-    used = spread(found, limit)
-    if len(used) < len(found):
-        note(f"using {len(used)} of the {len(found)} pictures in {str(directory)!r}; --max-images takes more")
-    return used
-
-
 def _report(bundle: Bundle, verdicts: dict[str, Verdict], path: Path, as_json: bool) -> None:
     if as_json:
         entries = [_entry(bundle, name, verdict) for name, verdict in verdicts.items()]
         print_json("verify", {"bundle": str(path), "artefacts": entries})
         return
-    headings = ("artefact", "backend", "parity", "worst ratio>", "p95 ratio>", "top-1>", "samples>", "note")
+    headings = ("artefact", "backend", "parity", "worst ratio>", "p95 ratio>", "top-1>", "samples>")
     print_table(headings, [_row(name, verdict) for name, verdict in verdicts.items()], title=f"bundle {path}")
+    print_notes((name, verdict.reason) for name, verdict in verdicts.items())
 
 
 def _entry(bundle: Bundle, name: str, verdict: Verdict) -> dict[str, Any]:
@@ -184,7 +181,6 @@ def _row(name: str, verdict: Verdict) -> Sequence[str]:
         _ratio(verdict.p95_ratio, limits.get("p95")),
         _top1(verdict),
         str(verdict.samples or "–"),
-        verdict.reason,
     )
 
 
