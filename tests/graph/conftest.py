@@ -22,7 +22,7 @@ _CAPTURE = module.capture
 @pytest.fixture(autouse=True)
 def _capture_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def capture(build: Callable[[], object], spec: IOSpec) -> ir.Model:
-        key = (build().config, spec)
+        key = (getattr(build(), "config", build), spec)
         if key not in _CAPTURED:
             _CAPTURED[key] = _CAPTURE(build, spec)
         return _CAPTURED[key].clone()

@@ -57,9 +57,10 @@ def test_reading_is_lazy_and_exact(tmp_path, dtype):
     assert weights["a"].dtype == str(dtype).removeprefix("torch.")
     assert torch.equal(weights["a"].read(), tensors["a"])
     assert torch.equal(weights.as_float32()["b"].read(), tensors["b"].float())
+    unread = read_safetensors(tmp_path / "w.safetensors")
     (tmp_path / "w.safetensors").unlink()
     with pytest.raises(HostileInput, match="cannot be read"):
-        weights["a"].read()
+        unread["a"].read()
 
 
 def test_a_file_that_shrinks_after_its_header_was_read(tmp_path):
@@ -81,3 +82,29 @@ def test_concatenated_parts():
 def test_integers_are_no_weights():
     with pytest.raises(ImportFailed, match="dtype int8"):
         _weights({"a": torch.ones(2, dtype=torch.int8)}).as_float32()
+
+
+def test_a_file_is_opened_anew_after_so_many_bytes(tmp_path, monkeypatch):
+    import vit_deploy.weights.tensors as module
+
+    safetensors.torch.save_file(
+        {name: torch.full((10,), 1.0 * i) for i, name in enumerate("abcd")}, tmp_path / "w"
+    )
+    opened = []
+    real = safetensors.safe_open
+    monkeypatch.setattr(safetensors, "safe_open", lambda *a, **k: opened.append(a) or real(*a, **k))
+    monkeypatch.setattr(module, "_RESIDENT_BYTES", 50)
+    weights = read_safetensors(tmp_path / "w")
+    assert [int(weights[name].read()[0]) for name in "abcd"] == [0, 1, 2, 3]
+    assert len(opened) == 3  # the header, then every second tensor of 40 bytes
+
+
+def test_reading_ahead_keeps_order_and_raises_in_turn():
+    from vit_deploy.weights.tensors import ahead
+
+    assert list(ahead([lambda i=i: i for i in range(5)])) == [0, 1, 2, 3, 4]
+    assert list(ahead([])) == []
+    reads = ahead([lambda: 1, lambda: 1 / 0])
+    assert next(reads) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(reads)

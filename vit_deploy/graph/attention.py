@@ -17,7 +17,10 @@ HEADS_FIRST = (0, 2, 1, 3)
 
 
 def attend_in_three_dimensions(model: ir.Model) -> int:
-    """Rewrite each 4-D ``Attention`` whose heads were split just for it; returns how many."""
+    """Rewrite each 4-D ``Attention`` whose heads were split just for it; returns how many.
+
+    Shape arithmetic has to be gone by then: a ``Shape`` of the heads is a use of them.
+    """
     import onnx_ir.passes.common as common
 
     count = sum(_rewrite(node) for node in list(model.graph) if node.op_type == "Attention")

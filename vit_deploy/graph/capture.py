@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import onnx_ir as ir
+    import torch
     from torch import nn
 
     from vit_deploy.spec import IOSpec
@@ -52,26 +53,50 @@ def capture(build: Callable[[], nn.Module], spec: IOSpec) -> ir.Model:
         )
         try:
             program = torch.export.export(module, inputs, dynamic_shapes=tuple(free for _ in inputs))
-            captured = torch.onnx.export(
-                program,
-                dynamo=True,
-                optimize=False,
-                opset_version=CAPTURE_OPSET,
-                verbose=False,
-                input_names=[entry.name for entry in spec.inputs],
-                output_names=list(spec.output_names),
-            )
+            model = _translate(program, spec)
         except (torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.TorchDynamoException) as error:
             raise ExportFailed(
                 f"PyTorch could not capture the model: {str(error).splitlines()[0]}",
                 expected="a model that torch.export takes",
                 next_command="run again with --debug for the whole report",
             ) from error
-    if captured is None:
-        raise ExportFailed("PyTorch's exporter gave no graph")
-    model: ir.Model = captured.model
     _name_batch(model)
     return model
+
+
+def _translate(program: torch.export.ExportedProgram, spec: IOSpec) -> ir.Model:
+    """The program as an ONNX graph, decomposed only if it has to be.
+
+    The exporter first retraces every program to break up operators that it has no translation for,
+    which takes a third of the whole export. It translates all that a ViT is made of, so that step
+    is left out; a program with an operator that it does not know is given to it again, with it.
+    """
+    import torch
+
+    decompose = program.run_decompositions
+    program.run_decompositions = lambda *_: program
+    try:
+        return _to_onnx(program, spec)
+    except torch.onnx.errors.OnnxExporterError:
+        program.run_decompositions = decompose
+        return _to_onnx(program, spec)
+
+
+def _to_onnx(program: torch.export.ExportedProgram, spec: IOSpec) -> ir.Model:
+    import torch
+
+    translated = torch.onnx.export(
+        program,
+        dynamo=True,
+        optimize=False,
+        opset_version=CAPTURE_OPSET,
+        verbose=False,
+        input_names=[entry.name for entry in spec.inputs],
+        output_names=list(spec.output_names),
+    )
+    if translated is None:
+        raise ExportFailed("PyTorch's exporter gave no graph")
+    return translated.model
 
 
 @contextlib.contextmanager

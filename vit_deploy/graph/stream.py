@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.graph.capture import is_unread
-from vit_deploy.weights.tensors import sync_file
+from vit_deploy.weights.tensors import ahead, sync_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,8 @@ class _Weight:
     nbytes: int
     tensor: Any
 
-    def data(self) -> memoryview:
+    def read(self) -> memoryview:
+        """The weight's bytes, read now."""
         array = self.tensor.numpy()
         return memoryview(array.reshape(-1)).cast("B")
 
@@ -147,9 +148,9 @@ def _pieces(frame: onnx.ModelProto, weights: list[_Weight]) -> Iterator[bytes | 
     yield frame.SerializeToString(deterministic=True)
     yield _field(_MODEL_GRAPH, total)
     yield graph
-    for head, weight in zip(heads, weights, strict=True):
+    for head, data in zip(heads, ahead(weight.read for weight in weights), strict=True):
         yield head
-        yield weight.data()
+        yield data
 
 
 def _write_external(path: Path, weights: list[_Weight], frame: onnx.ModelProto) -> None:
@@ -157,10 +158,10 @@ def _write_external(path: Path, weights: list[_Weight], frame: onnx.ModelProto) 
     import onnx
 
     with path.open("wb") as file:
-        for weight in weights:
+        for weight, values in zip(weights, ahead(weight.read for weight in weights), strict=True):
             _pad(file)
             offset = file.tell()
-            file.write(weight.data())
+            file.write(values)
             entry = onnx.TensorProto.FromString(weight.header)
             entry.data_location = onnx.TensorProto.EXTERNAL
             for key, value in (("location", path.name), ("offset", offset), ("length", weight.nbytes)):

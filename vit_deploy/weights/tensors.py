@@ -6,13 +6,15 @@ is described, renamed, fused and exported with one tensor in memory at a time.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vit_deploy.errors import HostileInput, ImportFailed, OutputFailed
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     import torch
+
+T = TypeVar("T")
 
 _SAFETENSORS_DTYPES = {
     "F64": "float64",
@@ -34,6 +38,9 @@ _SAFETENSORS_DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
+_RESIDENT_BYTES = 64 << 20
+"""How much of a file is read before it is opened anew."""
+
 _FLOATING = {"float64", "float32", "float16", "bfloat16"}
 
 
@@ -140,21 +147,41 @@ class Weights(Mapping[str, WeightTensor]):
         return Weights(tensor.as_float32() for tensor in self.values())
 
 
-def _read_one(path: Path, name: str) -> torch.Tensor:
-    # The file is opened for each tensor: closing it unmaps its pages, which otherwise stay resident
-    # and make a whole checkpoint count as memory of this process.
-    from safetensors import SafetensorError, safe_open
+class _SafetensorsFile:
+    """Reads single tensors of a file, from any thread.
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensor: torch.Tensor = file.get_tensor(name).clone()
-    except (SafetensorError, OSError) as error:
-        raise HostileInput(
-            f"weight {name!r} of {str(path)!r} cannot be read: {error}",
-            expected="the file as it was when its header was read",
-            next_command="copy or download the checkpoint again",
-        ) from error
-    return tensor
+    What was read through a mapping stays resident, and would make the whole checkpoint count as
+    memory of this process; opening the file anew for each tensor takes ten times as long as reading
+    it. So the file is opened anew after every :data:`_RESIDENT_BYTES`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._file: Any = None
+        self._read_bytes = 0
+
+    def read(self, name: str) -> torch.Tensor:
+        """A copy of one tensor.
+
+        Raises:
+            HostileInput: when the file is not what it was when its header was read.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with self._lock:
+                if self._file is None or self._read_bytes > _RESIDENT_BYTES:
+                    self._file, self._read_bytes = safe_open(self._path, framework="pt"), 0
+                tensor: torch.Tensor = self._file.get_tensor(name).clone()
+                self._read_bytes += tensor.nbytes
+        except (SafetensorError, OSError) as error:
+            raise HostileInput(
+                f"weight {name!r} of {str(self._path)!r} cannot be read: {error}",
+                expected="the file as it was when its header was read",
+                next_command="copy or download the checkpoint again",
+            ) from error
+        return tensor
 
 
 def read_safetensors(path: Path) -> Weights:
@@ -166,8 +193,8 @@ def read_safetensors(path: Path) -> Weights:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+        with safe_open(path, framework="pt") as header:
+            slices = {name: header.get_slice(name) for name in sorted(header.keys())}
             described = {
                 name: (tuple(entry.get_shape()), str(entry.get_dtype())) for name, entry in slices.items()
             }
@@ -177,14 +204,11 @@ def read_safetensors(path: Path) -> Weights:
             expected="a file as safetensors wrote it",
             next_command="copy or download the checkpoint again",
         ) from error
+    file = _SafetensorsFile(path)
     return Weights(
-        WeightTensor(name, shape, _SAFETENSORS_DTYPES.get(dtype, dtype), _reader_of(path, name))
+        WeightTensor(name, shape, _SAFETENSORS_DTYPES.get(dtype, dtype), functools.partial(file.read, name))
         for name, (shape, dtype) in described.items()
     )
-
-
-def _reader_of(path: Path, name: str) -> Callable[[], torch.Tensor]:
-    return lambda: _read_one(path, name)
 
 
 def write_safetensors(weights: Weights, target: BinaryIO) -> str:
@@ -216,10 +240,28 @@ def write_safetensors(weights: Weights, target: BinaryIO) -> str:
 
     write(len(encoded).to_bytes(8, "little"))
     write(encoded)
-    for name in sorted(weights):
-        array = weights[name].as_float32().read().contiguous().numpy()
-        write(array.reshape(-1).data.cast("B"))
+    for tensor in ahead(weights[name].as_float32().read for name in sorted(weights)):
+        write(tensor.contiguous().numpy().reshape(-1).data.cast("B"))
     return digest.hexdigest()
+
+
+def ahead(reads: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """The result of each read, the next one being read while the present one is used.
+
+    Reading, hashing and writing are each done outside the interpreter's lock, so that two of them
+    overlap. At most two results are in memory.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        pending = None
+        for read in reads:
+            following = reader.submit(read)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
 
 
 def sha256_of(path: Path) -> str:
