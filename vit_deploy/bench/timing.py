@@ -7,17 +7,14 @@ itself adds is measured by ``benchmarks/timing_loop.py``.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vit_deploy.bench.statistics import median
+from vit_deploy.garbage import collection_off
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from vit_deploy.protocols import Step
 
 WINDOW_NS = 100_000_000
@@ -36,19 +33,6 @@ class WarmUp:
     settled: bool
 
 
-@contextlib.contextmanager
-def collection_off() -> Iterator[None]:
-    """Garbage is collected now, and then not before the context ends."""
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 def time_steps(step: Step, budget_ns: int, minimum: int = 1, maximum: int = 10_000) -> list[int]:
     """Time steps until ``budget_ns`` is spent.
 
@@ -64,7 +48,7 @@ def time_steps(step: Step, budget_ns: int, minimum: int = 1, maximum: int = 10_0
     clock, synchronize = time.perf_counter_ns, step.synchronize
     samples: list[int] = []
     record = samples.append
-    with collection_off():
+    with collection_off(collect_first=True):
         synchronize()
         end = clock() + budget_ns
         for _ in range(maximum):

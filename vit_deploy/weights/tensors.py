@@ -234,14 +234,16 @@ def write_safetensors(weights: Weights, target: BinaryIO) -> str:
     encoded += b" " * (-len(encoded) % 8)
     digest = hashlib.sha256()
 
-    def write(data: bytes | memoryview) -> None:
+    def hashed(data: memoryview) -> memoryview:
         digest.update(data)
-        target.write(data)
+        return data
 
-    write(len(encoded).to_bytes(8, "little"))
-    write(encoded)
-    for tensor in ahead(weights[name].as_float32().read for name in sorted(weights)):
-        write(tensor.contiguous().numpy().reshape(-1).data.cast("B"))
+    def read(name: str) -> memoryview:
+        return hashed(weights[name].as_float32().read().contiguous().numpy().reshape(-1).data.cast("B"))
+
+    target.write(hashed(memoryview(len(encoded).to_bytes(8, "little") + encoded)))
+    for data in ahead(functools.partial(read, name) for name in sorted(weights)):
+        target.write(data)
     return digest.hexdigest()
 
 
