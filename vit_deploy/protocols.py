@@ -205,6 +205,8 @@ class Runtime(Protocol):
     name: ClassVar[str]
     description: ClassVar[str]
     formats: ClassVar[frozenset[str]]
+    cuda_graphs: ClassVar[bool]
+    """Whether it honours ``SessionOptions.cuda_graph`` on a CUDA device; it refuses it otherwise."""
 
     def available(self, device: Device | None = None) -> Availability:
         """Whether this machine can run it, on ``device`` if given; if not, why and what mends it."""

@@ -23,7 +23,7 @@ ROW_KEYS = {
     *("artefact", "format", "precision", "backend", "device", "batch_size", "threads", "ok", "error"),
     *("exit_code", "worker_exit", "verified", "p50_ms", "p90_ms", "p99_ms", "half_width", "images_per_s"),
     *("ratio", "baseline", "cold_start_ms", "peak_rss_bytes", "peak_device_bytes", "warm_up", "notes", "facts"),
-    *("sha256", "files", "round_lengths", "samples_ns"),
+    *("sha256", "files", "round_lengths", "samples_ns", "cuda_graph"),
 }
 
 
@@ -47,6 +47,7 @@ def row(**given) -> Row:
         "device": "cpu",
         "batch_size": 1,
         "threads": 2,
+        "cuda_graph": False,
         "ok": True,
         "error": None,
         "exit_code": 0,

@@ -35,6 +35,7 @@ class Case:
         threads: CPU threads of the worker.
         verified: whether parity with eager PyTorch was proven; false where it could not be checked.
         files: SHA-256 of each file of the artefact, the one a runtime opens first.
+        cuda_graph: whether inferences are replayed as a CUDA graph.
     """
 
     bundle: str
@@ -47,6 +48,7 @@ class Case:
     threads: int
     verified: bool
     files: Mapping[str, str]
+    cuda_graph: bool = False
 
     @property
     def sha256(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vit_deploy import registry
@@ -105,6 +105,23 @@ def plan_cases(
             )
         skipped.append(Skipped(entry.runtime.name, reason, mend))
     return sorted(cases, key=lambda case: batch_sizes.index(case.batch_size)), skipped
+
+
+def with_cuda_graphs(cases: Sequence[Case]) -> list[Case]:
+    """The cases, replayed as CUDA graphs where backend and device can.
+
+    Raises:
+        UsageFailed: when none of them can.
+    """
+    able = [case.device != "cpu" and registry.runtime(case.backend).cuda_graphs for case in cases]
+    if not any(able):
+        named = ", ".join(f"{case.backend} on {case.device}" for case in cases)
+        raise UsageFailed(
+            f"--cuda-graph was given, and nothing that is measured can honour it: {named}",
+            expected="onnxruntime or tensorrt on a CUDA device",
+            next_command="leave --cuda-graph out",
+        )
+    return [replace(case, cuda_graph=can) for case, can in zip(cases, able, strict=True)]
 
 
 def default_threads() -> int:

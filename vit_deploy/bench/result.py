@@ -72,6 +72,7 @@ class Row:
     device: str
     batch_size: int
     threads: int
+    cuda_graph: bool
     ok: bool
     error: str | None
     exit_code: int
@@ -152,6 +153,7 @@ def make_row(measured: Measured, baseline: Measured | None) -> Row:
         device=case.device,
         batch_size=case.batch_size,
         threads=case.threads,
+        cuda_graph=case.cuda_graph,
         ok=ok,
         error=measured.error or None,
         exit_code=measured.exit_code,
@@ -195,6 +197,8 @@ def _notes(measured: Measured) -> tuple[str, ...]:
     notes = []
     if not measured.case.verified:
         notes.append("unverified")
+    if measured.case.cuda_graph:
+        notes.append("CUDA graph")
     if not measured.warm_up.get("settled", True):
         notes.append("warm-up did not settle")
     if not measured.rested:

@@ -67,7 +67,8 @@ class Worker:
         artefact = open_artefact(wanted)
         checked = time.monotonic_ns()
         threads = wanted.threads if device.kind == "cpu" else None
-        self._session = runtime.open(artefact, device, SessionOptions(threads=threads, spin=False))
+        options = SessionOptions(threads=threads, cuda_graph=wanted.cuda_graph, spin=False)
+        self._session = runtime.open(artefact, device, options)
         opened = time.monotonic_ns()
         check_facts(self._session.facts, wanted)
         inputs = make_inputs(artefact, wanted.batch_size)

@@ -68,6 +68,7 @@ def _measuring_options(function: Any) -> Any:
     type=click.IntRange(1),
     help="CPU threads of every worker; OMP_NUM_THREADS or all cores unless given.",
 )
+@click.option("--cuda-graph", is_flag=True, help="Replay inferences as a CUDA graph, in the backends that can.")
 @click.option("-m", "--model", help="What to export and measure when no BUNDLE is given.")
 @_measuring_options
 @click.option(
@@ -80,6 +81,7 @@ def command(
     batch_size: str,
     device: str | None,
     threads: int | None,
+    cuda_graph: bool,
     model: str | None,
     output: Path | None,
     as_json: bool,
@@ -97,7 +99,7 @@ def command(
     cold s      seconds from the start of the process to the end of its first inference.
     peak        the most memory that the process had resident.
     """
-    from vit_deploy.bench.plan import choose_backends, default_threads, plan_cases
+    from vit_deploy.bench.plan import choose_backends, default_threads, plan_cases, with_cuda_graphs
     from vit_deploy.bundle.reader import Bundle
     from vit_deploy.spec import Device
 
@@ -116,6 +118,7 @@ def command(
         chosen = [entry for entry in chosen if entry.runtime.name not in left_out]
     cases, without = plan_cases(opened, chosen, sizes, threads or default_threads())
     skipped += without
+    cases = with_cuda_graphs(cases) if cuda_graph else cases
     result = _run(cases, settings, skipped)
     document = {**result.to_dict(), "skipped": [vars(entry) for entry in skipped]}
     if output is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vit_deploy.errors import BackendMissing, RunFailed
+from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
 from vit_deploy.protocols import BaseSession
 from vit_deploy.spec import Availability, Device, RuntimeFacts
 
@@ -37,6 +37,20 @@ def require_device(device: Device) -> None:
         found = cuda_availability()
         if not found.ok:
             raise BackendMissing(f"device {device} cannot be used: {found.reason}", next_command=found.mend)
+
+
+def refuse_cuda_graph(backend: str, options: SessionOptions) -> None:
+    """PyTorch's own runtimes are not replayed as CUDA graphs here.
+
+    Raises:
+        UsageFailed: if that was asked for.
+    """
+    if options.cuda_graph:
+        raise UsageFailed(
+            f"{backend} is not run as a CUDA graph here",
+            expected="--cuda-graph with a backend that has it: onnxruntime or tensorrt",
+            next_command="leave --cuda-graph out, or use --backend tensorrt",
+        )
 
 
 class TorchStep:
@@ -114,6 +128,7 @@ class EagerRuntime:
     name: ClassVar[str] = "eager"
     description: ClassVar[str] = "PyTorch, module by module: the reference"
     formats: ClassVar[frozenset[str]] = frozenset({"pytorch"})
+    cuda_graphs: ClassVar[bool] = False
 
     def available(self, device: Device | None = None) -> Availability:
         """See :class:`vit_deploy.protocols.Runtime`."""
@@ -133,6 +148,7 @@ class EagerRuntime:
         from vit_deploy.weights.tensors import read_safetensors
 
         require_device(device)
+        refuse_cuda_graph(self.name, options)
         threads = set_threads(options.threads)
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[artefact.precision]
         with torch.device("meta"):

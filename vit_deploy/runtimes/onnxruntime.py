@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vit_deploy.environment import package_version, usable_cores
-from vit_deploy.errors import BackendMissing, RunFailed
+from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
 from vit_deploy.protocols import BaseSession
 from vit_deploy.spec import Availability, Device, RuntimeFacts
 
@@ -86,6 +86,7 @@ class OnnxRuntimeRuntime:
     name: ClassVar[str] = "onnxruntime"
     description: ClassVar[str] = "ONNX Runtime, on the CPU or CUDA"
     formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
+    cuda_graphs: ClassVar[bool] = True
 
     def available(self, device: Device | None = None) -> Availability:
         """See :class:`vit_deploy.protocols.Runtime`."""
@@ -155,7 +156,7 @@ def _session_options(threads: int, options: SessionOptions) -> Any:
 def _provider_options(device: Device, options: SessionOptions) -> dict[str, str]:
     if device.kind == "cpu":
         if options.cuda_graph:
-            raise RunFailed("a CUDA graph was asked for on the CPU", next_command="drop --cuda-graph")
+            raise UsageFailed("a CUDA graph was asked for on the CPU", next_command="leave --cuda-graph out")
         return {}
     return {
         "device_id": str(device.index),

@@ -47,6 +47,7 @@ class TensorRTRuntime:
     name: ClassVar[str] = "tensorrt"
     description: ClassVar[str] = "TensorRT or TensorRT-RTX, on an NVIDIA GPU"
     formats: ClassVar[frozenset[str]] = frozenset({"tensorrt"})
+    cuda_graphs: ClassVar[bool] = True
 
     def available(self, device: Device | None = None) -> Availability:
         """See :class:`vit_deploy.protocols.Runtime`."""

@@ -10,8 +10,14 @@ import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
-from vit_deploy.runtimes.eager import TorchSession, cuda_availability, require_device, set_threads
+from vit_deploy.errors import BackendMissing, RunFailed
+from vit_deploy.runtimes.eager import (
+    TorchSession,
+    cuda_availability,
+    refuse_cuda_graph,
+    require_device,
+    set_threads,
+)
 from vit_deploy.spec import Availability, Device, RuntimeFacts
 
 if TYPE_CHECKING:
@@ -26,6 +32,7 @@ class TorchScriptRuntime:
     name: ClassVar[str] = "torchscript"
     description: ClassVar[str] = "PyTorch's TorchScript interpreter (legacy: deprecated by PyTorch)"
     formats: ClassVar[frozenset[str]] = frozenset({"torchscript"})
+    cuda_graphs: ClassVar[bool] = False
 
     def available(self, device: Device | None = None) -> Availability:
         """See :class:`vit_deploy.protocols.Runtime`."""
@@ -53,12 +60,7 @@ class TorchScriptRuntime:
         if not found.ok:
             raise BackendMissing(found.reason, next_command=found.mend)
         require_device(device)
-        if options.cuda_graph:
-            raise UsageFailed(
-                "TorchScript is not run as a CUDA graph here",
-                expected="--cuda-graph with a backend that has it",
-                next_command="leave --cuda-graph out, or use --backend tensorrt",
-            )
+        refuse_cuda_graph(self.name, options)
         threads = set_threads(options.threads)
         try:
             with warnings.catch_warnings():
