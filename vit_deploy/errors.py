@@ -29,6 +29,11 @@ class VitDeployError(Exception):
         self.expected = expected
         self.next_command = next_command
 
+    @property
+    def in_a_line(self) -> str:
+        """What was found and what comes next, for a table's notes."""
+        return "; ".join(part for part in (self.found, self.next_command) if part)
+
     def __str__(self) -> str:
         lines = [self.found]
         if self.expected:

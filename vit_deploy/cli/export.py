@@ -238,7 +238,7 @@ def report(outcomes: Sequence[Outcome], target: Path, *, as_json: bool) -> None:
 
 def _note(outcome: Outcome) -> str:
     if outcome.error:
-        return outcome.error.found
+        return outcome.error.in_a_line
     return outcome.verdict.reason if outcome.verdict else ""
 
 

@@ -81,7 +81,7 @@ def run_demo(output: Path, *, seconds: float = 2.0, progress: Progress | None = 
 
 def _row(outcome: Outcome, latencies: dict[str, float]) -> DemoRow:
     if outcome.record is None:
-        return DemoRow(outcome.name, note=outcome.error.found if outcome.error else "")
+        return DemoRow(outcome.name, note=outcome.error.in_a_line if outcome.error else "")
     return DemoRow(
         outcome.name,
         outcome.verdict,
