@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from typing import TYPE_CHECKING
 
@@ -76,3 +77,21 @@ def small_model(small_config: ViTConfig) -> Model:
     from vit_deploy.weights.random import random_model
 
     return random_model(small_config, "small", seed=1)
+
+
+@pytest.fixture(scope="session")
+def wide_model() -> Model:
+    """A small ViT with heads of 16: TensorRT's fused attention in fp16 wants a multiple of 8."""
+    from vit_deploy.weights.random import random_model
+
+    config = ViTConfig(
+        image_size=(32, 48), patch_size=8, embed_dim=64, depth=3, num_heads=4, mlp_dim=150, num_classes=7
+    )
+    return random_model(config, "wide", seed=1)
+
+
+@pytest.fixture(scope="session")
+def rtx() -> None:
+    """Leave out a test that builds an engine where nothing can build one."""
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        pytest.skip("tensorrt_rtx is not installed: pip install 'vit-deploy[rtx]'")

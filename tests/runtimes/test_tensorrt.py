@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -16,57 +15,33 @@ from vit_deploy import tensorrt_flavours
 from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
 from vit_deploy.exporters import onnx as onnx_exporter
 from vit_deploy.exporters.tensorrt import EXPORTER, TensorRTOptions
-from vit_deploy.model.config import ViTConfig
-from vit_deploy.model.preprocess import Preprocessing
-from vit_deploy.model.vit import ViT
 from vit_deploy.protocols import Artefact, SessionOptions, Silent
 from vit_deploy.runtimes import _tensorrt_execution as execution
 from vit_deploy.runtimes import tensorrt
 from vit_deploy.runtimes.tensorrt import RUNTIME
 from vit_deploy.spec import Availability, BatchRange, Device
 from vit_deploy.tensorrt_flavours import FLAVOURS, Gpus
-from vit_deploy.weights.imported import Model, Source
-from vit_deploy.weights.tensors import Weights, WeightTensor
+from vit_deploy.weights.imported import Model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-HAS_RTX = importlib.util.find_spec("tensorrt_rtx") is not None
-needs_rtx = pytest.mark.skipif(
-    not HAS_RTX, reason="tensorrt_rtx is not installed: pip install 'vit-deploy[rtx]'"
-)
+needs_rtx = pytest.mark.usefixtures("rtx")
 CUDA = Device("cuda")
 OUTPUTS = ("logits", "tokens")
-CONFIG = ViTConfig(
-    image_size=(32, 48), patch_size=8, embed_dim=64, depth=3, num_heads=4, mlp_dim=150, num_classes=7
-)
 
-
-def random_model() -> Model:
-    generator = torch.Generator().manual_seed(0)
-    shapes = {name: tuple(value.shape) for name, value in ViT(CONFIG).state_dict().items()}
-    state = {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in shapes.items()}
-    weights = Weights(
-        WeightTensor(name, tuple(value.shape), "float32", lambda value=value: value)
-        for name, value in state.items()
-    )
-    size = CONFIG.image_size
-    preprocessing = Preprocessing(size, "exact", size, "bicubic", (0.5,) * 3, (0.5,) * 3)
-    return Model(CONFIG, weights, preprocessing, (), Source("random", "test", "0" * 64))
-
-
-MODEL = random_model()
 
 
 @pytest.fixture(scope="module")
-def artefact(tmp_path_factory) -> Artefact:
+def artefact(wide_model: Model, tmp_path_factory) -> Artefact:
     folder: Path = tmp_path_factory.mktemp("tensorrt")
-    spec = CONFIG.io_spec(OUTPUTS, BatchRange(1, 2, 4))
-    files = onnx_exporter.EXPORTER.export(MODEL, spec, onnx_exporter.OnnxOptions(), folder, Silent()).files
-    source = Artefact("onnx-fp32", "onnx", "fp32", folder / files[0], spec, CONFIG)
-    exported = EXPORTER.export(MODEL, spec, TensorRTOptions(), folder, Silent(), source)
+    config = wide_model.config
+    spec = config.io_spec(OUTPUTS, BatchRange(1, 2, 4))
+    files = onnx_exporter.EXPORTER.export(wide_model, spec, onnx_exporter.OnnxOptions(), folder, Silent()).files
+    source = Artefact("onnx-fp32", "onnx", "fp32", folder / files[0], spec, config)
+    exported = EXPORTER.export(wide_model, spec, TensorRTOptions(), folder, Silent(), source)
     path = folder / exported.files[0]
-    return Artefact("tensorrt-fp32", "tensorrt", "fp32", path, spec, CONFIG, exported.facts)
+    return Artefact("tensorrt-fp32", "tensorrt", "fp32", path, spec, config, exported.facts)
 
 
 def with_facts(artefact: Artefact, **facts: object) -> Artefact:
@@ -323,13 +298,13 @@ with_gpu = pytest.mark.skipif(
 @pytest.mark.gpu
 @with_gpu
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
-def test_equals_eager(artefact, batch_size):
+def test_equals_eager(wide_model, artefact, batch_size):
     inputs = images(batch_size)
     with RUNTIME.open(artefact, CUDA, SessionOptions()) as session:
         found = session.run(inputs)
         again = session.run(inputs)
     with torch.inference_mode():
-        results = MODEL.eager(outputs=OUTPUTS)(torch.from_numpy(inputs["pixel_values"]))
+        results = wide_model.eager(outputs=OUTPUTS)(torch.from_numpy(inputs["pixel_values"]))
     assert tuple(found) == OUTPUTS
     for name, want in zip(OUTPUTS, results, strict=True):
         distance = np.linalg.norm(found[name] - want.numpy()) / np.linalg.norm(want.numpy())
@@ -363,4 +338,4 @@ def test_facts_are_read_back(artefact):
     assert facts.tf32 is False
     profile = facts.details["tensors"]["pixel_values"]["profile"]
     assert [shape[0] for shape in profile] == [1, 2, 4]
-    assert facts.details["attention"]["layers"] == CONFIG.depth
+    assert facts.details["attention"]["layers"] == artefact.config.depth

@@ -10,44 +10,23 @@ import torch
 from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
 from vit_deploy.exporters.torchscript import EXPORTER
 from vit_deploy.model.config import ViTConfig
-from vit_deploy.model.preprocess import Preprocessing
-from vit_deploy.model.vit import ViT
 from vit_deploy.protocols import Artefact, NoOptions, SessionOptions, Silent
 from vit_deploy.runtimes import torchscript
 from vit_deploy.runtimes.torchscript import RUNTIME
 from vit_deploy.spec import Device
-from vit_deploy.weights.imported import Model, Source
-from vit_deploy.weights.tensors import Weights, WeightTensor
+from vit_deploy.weights.imported import Model
 
 OUTPUTS = ("logits", "embedding", "tokens")
 
 
-def random_model(config: ViTConfig) -> Model:
-    generator = torch.Generator().manual_seed(0)
-    shapes = {name: tuple(value.shape) for name, value in ViT(config).state_dict().items()}
-    state = {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in shapes.items()}
-    weights = Weights(
-        WeightTensor(name, tuple(value.shape), "float32", lambda value=value: value)
-        for name, value in state.items()
-    )
-    size = config.image_size
-    preprocessing = Preprocessing(size, "exact", size, "bicubic", (0.5,) * 3, (0.5,) * 3)
-    return Model(config, weights, preprocessing, (), Source("random", "test", "0" * 64))
-
-
 @pytest.fixture
-def model(small_config: ViTConfig) -> Model:
-    return random_model(small_config)
-
-
-@pytest.fixture
-def artefact(model: Model, tmp_path: Path) -> Artefact:
+def artefact(small_model: Model, tmp_path: Path) -> Artefact:
     folder = tmp_path / "mit Leerzeichen & ü"
     folder.mkdir()
-    spec = model.config.io_spec(OUTPUTS)
-    exported = EXPORTER.export(model, spec, NoOptions(), folder, Silent())
+    spec = small_model.config.io_spec(OUTPUTS)
+    exported = EXPORTER.export(small_model, spec, NoOptions(), folder, Silent())
     path = folder / exported.files[0]
-    return Artefact("torchscript-fp32", "torchscript", "fp32", path, spec, model.config, exported.facts)
+    return Artefact("torchscript-fp32", "torchscript", "fp32", path, spec, small_model.config, exported.facts)
 
 
 def images(batch_size: int) -> dict[str, np.ndarray]:
@@ -56,12 +35,12 @@ def images(batch_size: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_equals_the_eager_reference(model, artefact, batch_size):
+def test_equals_the_eager_reference(small_model, artefact, batch_size):
     inputs = images(batch_size)
     with RUNTIME.open(artefact, Device(), SessionOptions()) as session:
         found = session.run(inputs)
     with torch.inference_mode():
-        results = model.eager(outputs=OUTPUTS)(torch.from_numpy(inputs["pixel_values"]))
+        results = small_model.eager(outputs=OUTPUTS)(torch.from_numpy(inputs["pixel_values"]))
     assert tuple(found) == OUTPUTS
     for name, want in zip(OUTPUTS, results, strict=True):
         assert found[name].dtype == np.float32
@@ -135,13 +114,13 @@ def test_no_cuda_device(artefact):
     not torch.cuda.is_available(),
     reason="PyTorch reaches no CUDA device: run `make gpu-check` on a machine with an NVIDIA GPU",
 )
-def test_equals_eager_on_the_gpu(model, artefact):
+def test_equals_eager_on_the_gpu(small_model, artefact):
     inputs = images(2)
     with RUNTIME.open(artefact, Device("cuda"), SessionOptions()) as session:
         found = session.run(inputs)
         facts = session.facts
     with torch.inference_mode():
-        results = model.eager(outputs=OUTPUTS)(torch.from_numpy(inputs["pixel_values"]))
+        results = small_model.eager(outputs=OUTPUTS)(torch.from_numpy(inputs["pixel_values"]))
     assert list(facts.placement) == ["cuda:0"]
     assert facts.threads is None
     for name, want in zip(OUTPUTS, results, strict=True):
