@@ -20,6 +20,8 @@ from vit_deploy.tensorrt_flavours import check_plan
 from vit_deploy.weights.random import random_model
 
 needs_rtx = pytest.mark.usefixtures("rtx")
+RTX = TensorRTOptions(flavour="rtx")
+BATCH = BatchRange(1, 2, 4)
 
 
 def in_half(artefact: Artefact, folder: Path) -> Artefact:
@@ -89,10 +91,10 @@ def test_precision_other_than_declared_is_refused(source, tmp_path, export):
 
 @needs_rtx
 @pytest.mark.parametrize("opset", [17, 22])
-def test_graphs_that_spell_attention_out(tmp_path, opset, onnx_artefact, export):
+def test_graphs_that_spell_attention_out(wide_model, onnx_artefact, export, tmp_path, opset):
     facts = export(onnx_artefact(tmp_path / "onnx", opset), tmp_path).facts
     assert facts["attention"] == {"layers": 0, "decomposable": 0}
-    assert facts["layers"]["SOFTMAX"] == source.config.depth
+    assert facts["layers"]["SOFTMAX"] == wide_model.config.depth
 
 
 @needs_rtx
@@ -157,7 +159,7 @@ def test_a_folder_that_cannot_be_written(source, tmp_path, wide_model):
 def test_vit_b_16_has_twelve_attention_layers(tmp_path):
     config = ViTConfig()
     spec = config.io_spec(("logits",), BATCH)
-    model = random_model(config)
+    model = random_model(config, "vit_base", seed=1)
     files = onnx_exporter.EXPORTER.export(model, spec, onnx_exporter.OnnxOptions(), tmp_path, Silent()).files
     source = Artefact("onnx-fp32", "onnx", "fp32", tmp_path / files[0], spec, config)
     facts = EXPORTER.export(model, spec, RTX, tmp_path, Silent(), source).facts

@@ -14,7 +14,6 @@ from torch import nn
 from vit_deploy.errors import BackendMissing, ExportFailed, OutputFailed
 from vit_deploy.exporters import torchscript
 from vit_deploy.exporters.torchscript import EXPORTER, trace_and_freeze
-from vit_deploy.model.config import ViTConfig
 from vit_deploy.protocols import ExportedFiles, NoOptions, Silent
 from vit_deploy.spec import BatchRange, IOSpec
 from vit_deploy.weights.imported import Model

@@ -31,7 +31,6 @@ CUDA = Device("cuda")
 OUTPUTS = ("logits", "tokens")
 
 
-
 @pytest.fixture(scope="module")
 def artefact(wide_model: Model, tmp_path_factory) -> Artefact:
     folder: Path = tmp_path_factory.mktemp("tensorrt")

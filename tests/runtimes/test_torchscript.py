@@ -9,7 +9,6 @@ import torch
 
 from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
 from vit_deploy.exporters.torchscript import EXPORTER
-from vit_deploy.model.config import ViTConfig
 from vit_deploy.protocols import Artefact, NoOptions, SessionOptions, Silent
 from vit_deploy.runtimes import torchscript
 from vit_deploy.runtimes.torchscript import RUNTIME
