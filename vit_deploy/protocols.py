@@ -238,7 +238,9 @@ class BaseSession(ABC):
         contiguous = {}
         for spec in self.artefact.spec.inputs:
             if spec.name not in inputs:
-                raise RunFailed(f"input {spec.name!r} is missing", expected=f"inputs {sorted(inputs)}")
+                raise RunFailed(
+                    f"input {spec.name!r} is missing; given: {sorted(inputs)}", expected="every input"
+                )
             array = inputs[spec.name]
             fits = len(array.shape) == len(spec.shape) and all(
                 isinstance(want, str) or have == want

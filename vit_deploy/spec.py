@@ -5,6 +5,7 @@ Nothing here imports anything heavy, and nothing here acts.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +39,10 @@ class TensorSpec:
         return tuple(batch_size if isinstance(dim, str) else dim for dim in self.shape)
 
 
+MAX_BATCH = 2**16
+"""No artefact is made for a larger batch."""
+
+
 @dataclass(frozen=True)
 class BatchRange:
     """The batch sizes an artefact is made for, as in trtexec's min, opt and max shapes.
@@ -51,10 +56,10 @@ class BatchRange:
     maximum: int = 8
 
     def __post_init__(self) -> None:
-        if not 1 <= self.minimum <= self.optimum <= self.maximum:
+        if not 1 <= self.minimum <= self.optimum <= self.maximum <= MAX_BATCH:
             raise UsageFailed(
                 f"the batch range is min {self.minimum}, opt {self.optimum}, max {self.maximum}",
-                expected="1 <= min <= opt <= max",
+                expected=f"1 <= min <= opt <= max <= {MAX_BATCH}",
                 next_command="give --minShapes, --optShapes and --maxShapes in that order of size",
             )
 
@@ -100,7 +105,7 @@ class Device:
         kind, _, index = text.partition(":")
         if kind == "cpu" and not index:
             return cls("cpu")
-        if kind == "cuda" and (not index or index.isdigit()):
+        if kind == "cuda" and (not index or re.fullmatch("[0-9]{1,3}", index)):
             return cls("cuda", int(index or 0))
         raise unknown_name("device", text, ["cpu", "cuda", "cuda:0", "cuda:1"])
 

@@ -233,3 +233,90 @@ def test_two_writers_take_turns(
     monkeypatch.undo()
     add_artefact(bundle_path, small_model)
     assert list(Bundle.open(bundle_path).records) == ["onnx-fp32"]
+
+
+def test_files_that_are_not_ours_are_never_removed(
+    tmp_path: Path, small_model: Model, add_artefact: Callable
+) -> None:
+    (tmp_path / "weights-best.safetensors").write_bytes(b"mine")
+    with pytest.raises(UsageFailed, match="weights-best"), edit_bundle(tmp_path, small_model):
+        pass
+    (tmp_path / "weights-best.safetensors").rename(tmp_path / "kept")
+    (tmp_path / "b" / "artefacts" / "mine").mkdir(parents=True)
+    with pytest.raises(UsageFailed, match="artefacts/mine"), edit_bundle(tmp_path / "b", small_model):
+        pass
+    (tmp_path / "b" / "artefacts" / "mine").rename(tmp_path / "mine")
+    add_artefact(tmp_path / "b", small_model)
+    (tmp_path / "mine").rename(tmp_path / "b" / "artefacts" / "mine")
+    (tmp_path / "kept").rename(tmp_path / "b" / "weights-best.safetensors")
+    add_artefact(tmp_path / "b", small_model, b"new")
+    assert (tmp_path / "b" / "weights-best.safetensors").read_bytes() == b"mine"
+    assert (tmp_path / "b" / "artefacts" / "mine").is_dir()
+
+
+@pytest.mark.parametrize("change", ["gone", "changed"])
+def test_reference_weights_are_mended_from_the_model(
+    bundle_path: Path, small_model: Model, add_artefact: Callable, change: str
+) -> None:
+    add_artefact(bundle_path, small_model)
+    weights = next(bundle_path.glob("weights-*.safetensors"))
+    whole = weights.read_bytes()
+    weights.unlink()
+    if change == "changed":
+        weights.write_bytes(whole[:-1] + b"\xff")
+    add_artefact(bundle_path, small_model)
+    assert weights.read_bytes() == whole
+
+
+def test_changed_weights_are_not_exported_again(
+    bundle_path: Path, small_model: Model, add_artefact: Callable
+) -> None:
+    from vit_deploy.weights.random import random_model
+
+    add_artefact(bundle_path, small_model)
+    next(bundle_path.glob("weights-*.safetensors")).unlink()
+    other = replace(random_model(small_model.config, "small", seed=2), source=small_model.source)
+    with pytest.raises(HostileInput, match="weights are others"), edit_bundle(bundle_path, other):
+        pass
+
+
+def test_other_labels_are_another_model(bundle_path: Path, small_model: Model, add_artefact: Callable) -> None:
+    add_artefact(bundle_path, small_model)
+    with pytest.raises(UsageFailed, match="another model"):
+        add_artefact(bundle_path, replace(small_model, labels=tuple("abcdefg")))
+
+
+def _set(*path: str, value: object) -> Callable[[dict], None]:
+    def change(data: dict) -> None:
+        for key in path[:-1]:
+            data = data[key]
+        data[path[-1]] = value
+
+    return change
+
+
+ONNX = ("artefacts", "onnx-fp32")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _set("model", "config", "depth", value="7"),
+        _set("model", "labels", value=["a"]),
+        _set("model", "preprocessing", "mean", value="x"),
+        _set(*ONNX, "inputs", value=[]),
+        _set(*ONNX, "batch", value={"minimum": 9, "optimum": 9, "maximum": 8}),
+        _set(*ONNX, "batch", "maximum", value=10**30),
+        _set(*ONNX, "facts", "x", value=float("nan")),
+        _set(*ONNX, "parity", "worst_ratio", value=float("inf")),
+        _set(*ONNX, "name", value="other"),
+    ],
+    ids=["depth", "labels", "mean", "inputs", "order", "maximum", "nan", "inf", "name"],
+)
+def test_a_manifest_that_was_tampered_with_is_refused(
+    bundle_path: Path, small_model: Model, add_artefact: Callable, change: Callable[[dict], None]
+) -> None:
+    add_artefact(bundle_path, small_model)
+    edited(bundle_path, change)
+    with pytest.raises(HostileInput):
+        Bundle.open(bundle_path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import runpy
@@ -218,7 +219,10 @@ def test_ctrl_c_leaves_no_process(bundle):
     path = bundle(a={}, b={})
     command = [sys.executable, "-c", "from vit_deploy.cli import main; main()"]
     told = [*command, "bench", str(path), "--backend", "fake", "--duration", "600", "--threads", "1"]
-    with subprocess.Popen(told, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ) as run:
+    # A background job of a shell may have been told to ignore Ctrl-C, and its children inherit that.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(told, **pipes, env=os.environ, preexec_fn=heed) as run:
         workers = wait_for_workers(psutil.Process(run.pid), 2)
         run.send_signal(signal.SIGINT)
         out, err = run.communicate(timeout=60)
@@ -304,3 +308,27 @@ class TestCache:
         assert result.code == 3
         assert "it is not equal" in result.err
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--duration", "inf"],
+        ["--timeout", "1e10"],
+        ["--batch-size", "²"],
+        ["--batch-size", "9" * 5000],
+        ["--threads", "99999"],
+    ],
+)
+def test_numbers_that_are_none_or_too_many(invoke, bundle, words):
+    result = invoke("bench", bundle(a={}), "--backend", "fake", *words)
+    assert result.code == 2
+
+
+def test_a_link_and_a_pipe_stay_what_they_are(invoke, bundle, tmp_path):
+    (tmp_path / "link.json").symlink_to(tmp_path / "target.json")
+    assert invoke("bench", bundle(a={}), "--backend", "fake", *QUICK, "-o", tmp_path / "link.json").code == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "target.json").read_text())["rows"]
+    assert invoke("bench", bundle(b={}), "--backend", "fake", *QUICK, "-o", "/dev/null").code == 0
+    assert not Path("/dev/null").is_file()

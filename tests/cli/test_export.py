@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import resource
@@ -97,12 +98,15 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("delay", [0.7, 2.5, 4.0])
-def test_ctrl_c_leaves_nothing(tmp_path: Path, delay: float) -> None:
+def test_a_stop_leaves_nothing(tmp_path: Path, delay: float, stop: signal.Signals) -> None:
     command = [sys.executable, "-c", "from vit_deploy.cli import main; main()", "export", "-o", "b"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    # A background job of a shell may have been told to ignore Ctrl-C, and its children inherit that.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         time.sleep(delay)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(stop)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
@@ -158,3 +162,37 @@ def invoke_help() -> Callable[[str], str]:
     from vit_deploy.cli import group
 
     return lambda name: CliRunner().invoke(group, [name, "--help"]).output
+
+
+def test_a_stream_that_cannot_say_it_gets_a_replacement(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    words = ("export", "-m", DIGITS, "--format", "torchscript", "--no-verify", "-o", "x[/]")
+    finished = run(*words, cwd=tmp_path, env=environment)
+    assert finished.returncode == 0, finished.stderr
+    assert "torchscript-fp32" in finished.stdout
+
+
+def test_an_option_of_the_source_makes_it_again(tmp_path: Path) -> None:
+    words = ("export", "-m", DIGITS, "--format", "tensorrt", "--no-verify", "-o", "b", "--opset")
+    assert run(*words, 17, cwd=tmp_path).returncode == 0
+    again = run(*words, 20, "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    made = {entry["name"]: entry for entry in json.loads(again.stdout)["artefacts"]}
+    assert made["onnx-fp32"]["facts"]["opset"] == 20
+
+
+def test_what_was_not_foreseen_is_a_line_unless_debug(tmp_path: Path) -> None:
+    code = (
+        "import sys; from vit_deploy import cli; from vit_deploy.cli import models\n"
+        "models.command.callback = lambda **_: 1 / 0\n"
+        "cli.main(sys.argv[1:])"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, "models"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert (told.returncode, "Traceback" in told.stderr, "--debug" in told.stderr) == (1, False, True)
+    shown = subprocess.run(
+        [sys.executable, "-c", code, "models", "--debug"], capture_output=True, text=True, check=False
+    )
+    assert "ZeroDivisionError" in shown.stderr
+    assert "Traceback" in shown.stderr

@@ -30,6 +30,10 @@ MAXIMUM_SAMPLES = 10_000
 """Samples of one round: enough for p99, and a result that can still be read."""
 
 
+LONGEST_S = 1_000_000
+"""Nothing takes longer, in seconds, nor has more rounds."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What governs a run.
@@ -53,14 +57,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         checks = {
-            "duration": (self.duration_s, self.duration_s > 0),
-            "rounds": (self.rounds, self.rounds >= 1),
-            "precision-target": (self.precision_target, self.precision_target > 0),
-            "timeout": (self.timeout_s, self.timeout_s > 0),
+            "duration": (self.duration_s, 0 < self.duration_s <= LONGEST_S),
+            "rounds": (self.rounds, 1 <= self.rounds <= LONGEST_S),
+            "precision-target": (self.precision_target, 0 < self.precision_target <= 1),
+            "timeout": (self.timeout_s, 0 < self.timeout_s <= LONGEST_S),
         }
         for name, (value, fits) in checks.items():
             if not fits:
-                raise UsageFailed(f"--{name} is {value}", expected="a number above 0")
+                raise UsageFailed(f"--{name} is {value}", expected=f"a number above 0, and at most {LONGEST_S}")
 
     @property
     def slice_ns(self) -> int:

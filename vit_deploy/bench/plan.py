@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -127,4 +128,4 @@ def with_cuda_graphs(cases: Sequence[Case]) -> list[Case]:
 def default_threads() -> int:
     """``OMP_NUM_THREADS`` where the user has set it, else all usable cores."""
     told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdigit() and int(told) > 0 else usable_cores()
+    return int(told) if re.fullmatch("[1-9][0-9]{0,3}", told) else usable_cores()

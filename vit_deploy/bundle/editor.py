@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from vit_deploy.bundle.manifest import (
     TensorRecord,
 )
 from vit_deploy.bundle.reader import Bundle
-from vit_deploy.errors import OutputFailed, UsageFailed
+from vit_deploy.errors import HostileInput, OutputFailed, UsageFailed
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.protocols import Artefact, ExportedFiles, recorded_options
@@ -45,6 +46,10 @@ STAGING = ".staging"
 LOCK_NAME = ".lock"
 ARTEFACTS = "artefacts"
 LOCK_TIMEOUT_S = 600.0
+
+# Only what bears a name that this module gives is ever removed.
+_WEIGHTS_NAME = re.compile(r"weights-[0-9a-f]{12}\.safetensors")
+_ARTEFACT_NAME = re.compile(r"[a-z0-9_]+-(fp32|fp16|bf16)-[0-9a-f]{12}(-[0-9]+)?")
 
 
 @contextlib.contextmanager
@@ -106,9 +111,25 @@ class BundleEditor:
         if (self.path / MANIFEST_NAME).exists():
             self._manifest = Bundle.open(self.path).manifest
             self._refuse_other_model(self._manifest.model)
+            self._mend_weights(self._manifest.model.weights)
         self._clear_unnamed()
         if self._manifest is None:
             self._weights = self._write_weights()
+
+    def _mend_weights(self, record: FileRecord) -> None:
+        """Reference weights that are missing or were changed are written again from the model.
+
+        Raises:
+            HostileInput: when the model's weights are not those that the manifest names.
+        """
+        if _is_whole(self.path, record):
+            return
+        if self._write_weights().sha256 != record.sha256:
+            raise HostileInput(
+                f"{str(self.path / record.name)!r} was changed, and this model's weights are others",
+                expected=f"weights with SHA-256 {record.sha256[:16]}…",
+                next_command="export from the original checkpoint, or into another --output",
+            )
 
     def _refuse_other_model(self, record: ModelRecord) -> None:
         given = self._given
@@ -116,6 +137,7 @@ class BundleEditor:
             record.source == SourceRecord(**asdict(given.source))
             and ViTConfig.from_dict(record.config) == given.config
             and Preprocessing.from_dict(record.preprocessing) == given.preprocessing
+            and tuple(record.labels) == given.labels
         )
         if not same:
             raise UsageFailed(
@@ -202,6 +224,7 @@ class BundleEditor:
                 return directory
             damaged += 1
             directory = f"{ARTEFACTS}/{name}-{content.hexdigest()[:12]}-{damaged}"
+        _sync_directory(folder)
         folder.rename(self.path / directory)
         _sync_directory(self.path / ARTEFACTS)
         return directory
@@ -240,12 +263,12 @@ class BundleEditor:
         kept = {record.directory for record in self._manifest.artefacts.values()} if self._manifest else set()
         home = self.path / ARTEFACTS
         for folder in home.iterdir() if home.is_dir() else ():
-            if f"{ARTEFACTS}/{folder.name}" not in kept:
+            if _ARTEFACT_NAME.fullmatch(folder.name) and f"{ARTEFACTS}/{folder.name}" not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
         _remove_if_empty(home)
         weights = self._manifest.model.weights.name if self._manifest else ""
         for stray in self.path.glob("weights-*.safetensors"):
-            if stray.name != weights:
+            if _WEIGHTS_NAME.fullmatch(stray.name) and stray.name != weights:
                 stray.unlink(missing_ok=True)
 
 
@@ -256,11 +279,11 @@ def _refuse_foreign(directory: Path) -> None:
     if not directory.is_dir() or (directory / MANIFEST_NAME).exists():
         return
     ours = {STAGING, LOCK_NAME, ARTEFACTS}
-    foreign = [
-        entry.name
-        for entry in directory.iterdir()
-        if entry.name not in ours and not entry.name.startswith("weights-")
-    ]
+    entries = (entry.name for entry in directory.iterdir())
+    foreign = [name for name in entries if name not in ours and not _WEIGHTS_NAME.fullmatch(name)]
+    home = directory / ARTEFACTS
+    inside = (entry.name for entry in home.iterdir()) if home.is_dir() else ()
+    foreign += [f"{ARTEFACTS}/{name}" for name in inside if not _ARTEFACT_NAME.fullmatch(name)]
     if foreign:
         raise UsageFailed(
             f"{str(directory)!r} is no bundle and is not empty: it holds {sorted(foreign)[0]!r}",

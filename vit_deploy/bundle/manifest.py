@@ -10,10 +10,10 @@ import json
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vit_deploy.errors import HostileInput
-from vit_deploy.spec import BatchRange, IOSpec, Precision, TensorSpec, Verdict
+from vit_deploy.spec import MAX_BATCH, BatchRange, IOSpec, Precision, TensorSpec, Verdict
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME = "manifest.json"
@@ -38,7 +38,7 @@ class FileRecord(_Record):
     """A file by name, size and hash."""
 
     name: InsidePath
-    bytes: int = Field(ge=0)
+    bytes: int = Field(ge=0, le=2**63 - 1)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
@@ -64,13 +64,13 @@ class TensorRecord(_Record):
     """One input or output; a dimension that is a word is free."""
 
     name: str
-    dtype: str
+    dtype: Literal["float32", "float16", "bfloat16", "int64", "uint8"]
     shape: list[int | str]
 
     @classmethod
     def of(cls, spec: TensorSpec) -> TensorRecord:
         """From its plain form."""
-        return cls(name=spec.name, dtype=spec.dtype, shape=list(spec.shape))
+        return cls(name=spec.name, dtype=spec.dtype, shape=list(spec.shape))  # type: ignore[arg-type]
 
     def spec(self) -> TensorSpec:
         """As its plain form."""
@@ -82,7 +82,13 @@ class BatchRecord(_Record):
 
     minimum: int = Field(ge=1)
     optimum: int = Field(ge=1)
-    maximum: int = Field(ge=1)
+    maximum: int = Field(ge=1, le=MAX_BATCH)
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> BatchRecord:
+        if not self.minimum <= self.optimum <= self.maximum:
+            raise ValueError("the batch sizes are not in order")
+        return self
 
 
 class ParityRecord(_Record):
@@ -122,8 +128,8 @@ class ArtefactRecord(_Record):
     precision: Precision
     directory: InsidePath
     files: list[FileRecord] = Field(min_length=1)
-    inputs: list[TensorRecord]
-    outputs: list[TensorRecord]
+    inputs: list[TensorRecord] = Field(min_length=1)
+    outputs: list[TensorRecord] = Field(min_length=1)
     batch: BatchRecord
     options: dict[str, Any] = {}
     tools: dict[str, str] = {}
@@ -152,6 +158,13 @@ class Manifest(_Record):
     model: ModelRecord
     artefacts: dict[str, ArtefactRecord] = {}
 
+    @model_validator(mode="after")
+    def _names_agree(self) -> Manifest:
+        for name, record in self.artefacts.items():
+            if record.name != name:
+                raise ValueError(f"the artefact {record.name!r} stands under the name {name!r}")
+        return self
+
     def to_json(self) -> str:
         """The text of ``manifest.json``; the same manifest gives the same text."""
         data = self.model_dump(mode="json")
@@ -165,15 +178,24 @@ class Manifest(_Record):
             HostileInput: when it is no manifest, or one of another schema version.
         """
         try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "the top"
+            return cls.model_validate(json.loads(text, parse_constant=_refuse_constant))
+        except (ValueError, RecursionError) as error:
             raise HostileInput(
-                f"{where!r} is no manifest that this version reads: at {place}: {first['msg']}",
+                f"{where!r} is no manifest that this version reads: {_first_complaint(error)}",
                 expected=f"a manifest of schema version {SCHEMA_VERSION}, as vit-deploy wrote it",
                 next_command="vit-deploy export again, with the version installed here",
             ) from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _first_complaint(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"at {'.'.join(map(str, first['loc'])) or 'the top'}: {first['msg']}"
 
 
 def _rounded(value: Any) -> Any:

@@ -46,7 +46,30 @@ class Bundle:
             raise HostileInput(
                 f"the manifest of {str(path)!r} cannot be read: {error}", expected="a readable UTF-8 file"
             ) from error
-        return cls(directory, Manifest.from_json(text, str(directory / MANIFEST_NAME)))
+        bundle = cls(directory, Manifest.from_json(text, str(directory / MANIFEST_NAME)))
+        bundle._check_model()
+        return bundle
+
+    def _check_model(self) -> None:
+        """Refuse a model that no checkpoint can have given.
+
+        Raises:
+            HostileInput: naming what is wrong.
+        """
+        try:
+            classes, labels = self.config.num_classes, len(self.labels)
+            _ = self.preprocessing
+        except (ImportFailed, TypeError, ValueError) as error:
+            raise HostileInput(
+                f"the manifest of {str(self.path)!r} describes no model: {error}",
+                next_command="vit-deploy export again",
+            ) from error
+        if labels not in (0, classes):
+            raise HostileInput(
+                f"the manifest of {str(self.path)!r} has {labels} labels for {classes} classes",
+                expected="one label per class, or none",
+                next_command="vit-deploy export again",
+            )
 
     @property
     def config(self) -> ViTConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
@@ -72,7 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
     from vit_deploy.errors import VitDeployError
 
     given = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in given or bool(os.environ.get("VIT_DEPLOY_DEBUG"))
+    debug = "--debug" in given or os.environ.get("VIT_DEPLOY_DEBUG", "0") not in ("", "0")
+    _prepare_process()
     try:
         result = group.main(
             args=[word for word in given if word != "--debug"], prog_name="vit-deploy", standalone_mode=False
@@ -98,3 +100,22 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         click.echo(f"vit-deploy: {error.strerror or error}: {error.filename or ''}".rstrip(": "), err=True)
         sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"vit-deploy: an error that was not foreseen: {type(error).__name__}: {error}", err=True)
+        click.echo("  next: run the same command with --debug, and report what it prints", err=True)
+        sys.exit(1)
+
+
+def _prepare_process() -> None:
+    """A stop by the system is a stop by the user, and text that a stream cannot encode is replaced."""
+    import signal
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def _measuring_options(function: Any) -> Any:
 @click.option("--device", help="`cpu`, `cuda` or `cuda:1`; the best of each backend unless given.")
 @click.option(
     "--threads",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1024),
     help="CPU threads of every worker; OMP_NUM_THREADS or all cores unless given.",
 )
 @click.option("--cuda-graph", is_flag=True, help="Replay inferences as a CUDA graph, in the backends that can.")
@@ -162,7 +163,7 @@ def _batch_sizes(text: str) -> list[int]:
     from vit_deploy.errors import UsageFailed
 
     words = _words(text)
-    if not words or not all(word.isdigit() and int(word) > 0 for word in words):
+    if not words or not all(re.fullmatch("[1-9][0-9]{0,4}", word) for word in words):
         raise UsageFailed(f"--batch-size is {text!r}", expected="whole numbers above 0, by comma: 1,8")
     return list(dict.fromkeys(map(int, words)))
 
@@ -209,10 +210,15 @@ def _write(output: Path, document: dict[str, Any]) -> None:
     from vit_deploy.errors import OutputFailed
 
     whole = {"schema": "vit-deploy/bench/1", "environment": environment(), **document}
-    staged = output.with_name(f".{output.name}.part")
+    text = json.dumps(whole, ensure_ascii=False, allow_nan=False) + "\n"
+    target = output.resolve()  # a link stays one
+    staged = target.with_name(f".{target.name}.part")
     try:
-        staged.write_text(json.dumps(whole, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        staged.replace(output)
+        if target.exists() and not target.is_file():  # a pipe or a device cannot be replaced
+            target.write_text(text, encoding="utf-8")
+            return
+        staged.write_text(text, encoding="utf-8")
+        staged.replace(target)
     except OSError as error:
         staged.unlink(missing_ok=True)
         raise OutputFailed(

@@ -148,7 +148,7 @@ def command(
             target,
             names,
             precision=dtype,  # type: ignore[arg-type]
-            outputs=tuple(filter(None, outputs.split(","))),  # type: ignore[arg-type]
+            outputs=_words(outputs),  # type: ignore[arg-type]
             batch=batch_range(loaded.config, min_shapes, opt_shapes, max_shapes),
             options={name: value for name, value in options.items() if value is not None},
             images=chosen_pictures(images, max_images),
@@ -159,10 +159,14 @@ def command(
     return _finish(outcomes, target)
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def chosen_formats(text: str) -> list[str]:
     """The formats named in a list, or all that this machine can make; the rest is told on stderr."""
     if text != "all":
-        names = [registry.canonical(name.strip()) for name in text.split(",") if name.strip()]
+        names = [registry.canonical(name) for name in _words(text)]
         if not names:
             raise UsageFailed(
                 "--format names no format", expected="--format onnx", next_command="vit-deploy formats"

@@ -25,7 +25,7 @@ LATER_BLOCK = re.compile(r"blocks\.[1-9]\d*\.")
 @click.argument("target", metavar="MODEL|BUNDLE")
 @click.option("--arch", default="", metavar="NAME", help="The architecture of a checkpoint file.")
 @click.option(
-    "--batch-size", default=1, show_default=True, type=click.IntRange(min=1), help="Images in one inference."
+    "--batch-size", default=1, show_default=True, type=click.IntRange(1, 2**16), help="Images in one inference."
 )
 @click.option(
     "--depth", default=3, show_default=True, type=click.IntRange(min=0), help="How deep the layers are shown."

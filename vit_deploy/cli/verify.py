@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     help="What runs them: ort, torchscript, trt.  [default: the first this machine can run]",
 )
 @click.option("--device", default="", metavar="NAME", help="cpu, cuda or cuda:1.  [default: the best there is]")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of an inference.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of an inference.")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the generated pictures."
 )

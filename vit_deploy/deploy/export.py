@@ -90,7 +90,8 @@ def export_model(
         OutputFailed: when the bundle cannot be written.
     """
     spec = model.config.io_spec(tuple(outputs), batch)
-    exporters = _in_order([registry.exporter(name) for name in dict.fromkeys(formats)], spec, output)
+    asked = [registry.exporter(name) for name in dict.fromkeys(formats)]
+    exporters = _in_order(asked, spec, output, options or {})
     chosen = {exporter.format: exporter.Options(**values) for exporter, values in _options(exporters, options)}
     for exporter in exporters:
         if precision not in exporter.precisions:
@@ -111,13 +112,18 @@ def _check(editor: BundleEditor, images: Sequence[Path], verify: bool) -> Parity
     return ParityCheck(editor.model, images=images)
 
 
-def _in_order(exporters: list[Exporter], spec: IOSpec, output: Path) -> list[Exporter]:
-    """What others are built from comes first; it is added where it is missing."""
+def _in_order(
+    exporters: list[Exporter], spec: IOSpec, output: Path, options: Mapping[str, Any]
+) -> list[Exporter]:
+    """What others are built from comes first; it is added where it is missing, or has options given."""
     ordered: list[Exporter] = []
     for exporter in exporters:
         asked = {entry.format for entry in exporters}
-        if exporter.needs and exporter.needs not in asked and not _has(output, exporter.needs, spec):
-            ordered.append(registry.exporter(exporter.needs))
+        if not exporter.needs or exporter.needs in asked:
+            continue
+        needed = registry.exporter(exporter.needs)
+        if set(option_fields(needed.Options)) & set(options) or not _has(output, exporter.needs, spec):
+            ordered.append(needed)
     ordered.extend(exporters)
     unique = {exporter.format: exporter for exporter in ordered}
     return sorted(unique.values(), key=lambda exporter: bool(exporter.needs))

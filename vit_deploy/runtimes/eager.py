@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
+from vit_deploy.errors import BackendMissing, HostileInput, RunFailed, UsageFailed
 from vit_deploy.protocols import BaseSession
 from vit_deploy.spec import Availability, Device, RuntimeFacts
 
@@ -155,7 +155,14 @@ class EagerRuntime:
             model = ViT(artefact.config, outputs=artefact.spec.output_names)  # type: ignore[arg-type]
         weights = read_safetensors(artefact.path)
         state = {name: tensor.read().to(str(device), dtype) for name, tensor in weights.items()}
-        model.load_state_dict(state, assign=True)
+        try:
+            model.load_state_dict(state, assign=True)
+        except RuntimeError as error:
+            raise HostileInput(
+                f"the weights {artefact.path.name!r} do not fit the bundle's config",
+                expected="the config and the weights of one export",
+                next_command="vit-deploy export again",
+            ) from error
         model.requires_grad_(requires_grad=False).eval()
         return TorchSession(artefact, model, device, _facts(model, device, threads))
 
