@@ -305,6 +305,97 @@ def test_broken_config(tmp_path, state, text, word):
     assert caught.value.expected
 
 
+_CLASSIFIER = {"model_type": "vit", "architectures": ["ViTForImageClassification"]}
+_TIMM = {"architecture": "small_test"}
+
+
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        ({**_CLASSIFIER, "num_hidden_layers": 10**9}, "depth=1000000000"),
+        ({**_CLASSIFIER, "hidden_size": 10**30}, "embed_dim=1000"),
+        ({**_CLASSIFIER, "layer_norm_eps": -1.0}, "norm_eps=-1.0"),
+        ({**_CLASSIFIER, "layer_norm_eps": 10**400}, "layer_norm_eps=1000"),
+        ({**_CLASSIFIER, "id2label": 5}, "'id2label' in config.json holds a number"),
+        ({**_CLASSIFIER, "id2label": True}, "'id2label' in config.json holds a truth value"),
+        ({"model_type": "\ud800"}, "model_type="),
+        ({**_TIMM, "num_classes": 10**30}, "num_classes=1000"),
+        ({**_TIMM, "num_classes": -1}, "num_classes=-1"),
+        ({**_TIMM, "pretrained_cfg": {"label_names": ["a", "\ud800"]}}, "label_names="),
+        ({**_TIMM, "pretrained_cfg": {"crop_pct": 5e-324}}, "crop_pct=5e-324"),
+        ({**_TIMM, "model_args": {"mlp_ratio": 1e308}}, "mlp_ratio=1e.308"),
+        ({**_TIMM, "model_args": {"mlp_ratio": 1e4}}, "mlp_dim=320000"),
+        ({**_TIMM, "model_args": {"mlp_ratio": 4.0, "embed_dim": 10**400}}, "embed_dim=1000"),
+        ({**_TIMM, "model_args": {"mlp_ratio": 10**400}}, "mlp_ratio=1000"),
+    ],
+)
+def test_config_beyond_reason(tmp_path, state, config, word):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    safetensors.torch.save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(ImportFailed, match=word) as caught:
+        load_model(str(tmp_path))
+    assert caught.value.expected
+    assert len(str(caught.value)) < 300
+
+
+def test_more_classes_than_fit():
+    with pytest.raises(ImportFailed, match="num_classes=1000000000000"):
+        load_model("small_test", num_classes=10**12)
+
+
+@pytest.mark.parametrize("labels", [{"0": "a", "1": "\ud800"}, {"0": "a", "1": 7}])
+def test_labels_that_cannot_be_written(save_vit, labels):
+    directory = save_vit(num_labels=2)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "id2label": labels}))
+    with pytest.raises(ImportFailed, match="says 1="):
+        load_model(str(directory))
+
+
+@pytest.fixture
+def save_vit(tmp_path):
+    """Save a small ViTForImageClassification as transformers does."""
+    import transformers
+
+    def write(**kwargs):
+        sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+        config = transformers.ViTConfig(image_size=32, patch_size=8, **sizes, **kwargs)
+        transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
+        return tmp_path
+
+    return write
+
+
+def test_a_classifier_of_no_classes_is_a_model_without_a_head(save_vit):
+    model = load_model(str(save_vit(num_labels=0)))
+    assert model.config.num_classes == 0
+    assert model.config.default_outputs == ("embedding", "tokens")
+
+
+def test_a_head_that_the_config_denies(save_vit):
+    directory = save_vit(num_labels=2)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "id2label": {}}))
+    with pytest.raises(ImportFailed, match="names 0 classes and the head has 2"):
+        load_model(str(directory))
+
+
+def test_a_dict_that_holds_itself(tmp_path):
+    content = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "w.pth")
+    assert "or in itself" in _refused(tmp_path / "w.pth", HostileInput)
+
+
+@pytest.mark.parametrize(("raw", "average"), [("state_dict", "state_dict_ema"), ("model", "model_ema")])
+def test_the_moving_average_is_read_only_where_it_stands_alone(tmp_path, state, raw, average):
+    averaged = {name: value + 1 for name, value in state.items()}
+    for content, expected in [({average: averaged, raw: state}, state), ({average: averaged}, averaged)]:
+        torch.save(content, tmp_path / "w.pth")
+        model = load_model(str(tmp_path / "w.pth"), arch="small_test")
+        assert torch.equal(model.weights["cls_token"].read(), expected["cls_token"])
+
+
 def test_config_in_another_encoding(tmp_path):
     (tmp_path / "config.json").write_bytes(b"\xff\xfe{\x00}\x00")
     with pytest.raises(ImportFailed, match="is no JSON"):

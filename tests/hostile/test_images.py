@@ -125,3 +125,25 @@ def test_unreadable(tmp_path):
     Image.new("RGB", (1, 1)).save(path)
     path.chmod(0)
     assert "may not be read" in _refused(path, ImportFailed)
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    assert "cannot be reached" in _refused(tmp_path / ("x" * 300), ImportFailed)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter everything: run the tests as another user")
+def test_a_folder_that_may_not_be_entered(tmp_path):
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    Image.new("RGB", (1, 1)).save(folder / "x.png")
+    folder.chmod(0o600)
+    try:
+        assert "cannot be reached" in _refused(folder / "x.png", ImportFailed)
+    finally:
+        folder.chmod(0o700)
+
+
+def test_a_picture_without_an_agreed_white_is_named(tmp_path):
+    path = tmp_path / "x.tiff"
+    Image.fromarray(np.zeros((2, 2), dtype=np.float32)).save(path)
+    assert "nobody has agreed on" in _refused(path, ImportFailed)

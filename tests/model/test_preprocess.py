@@ -154,6 +154,11 @@ def test_transformers_torchvision_backend_is_near(photographs):
         ({"crop_pct": 1.25}, "crop_pct"),
         ({"crop_pct": 0}, "crop_pct"),
         ({"crop_pct": "0.9"}, "crop_pct"),
+        ({"crop_pct": 5e-324}, "crop_pct=5e-324"),
+        ({"crop_pct": 1e-9}, "crop_pct=1e-09"),
+        ({"crop_pct": 0.01}, "resize_size=.22400, 22400"),
+        ({"crop_pct": 10**400}, "crop_pct=1000"),
+        ({"interpolation": "\ud800"}, "interpolation"),
         ({"interpolation": "random"}, "interpolation"),
         ({"mean": [0.1, 0.2]}, "mean"),
         ({"std": [0.5, 0.5, 0.0]}, "std"),
@@ -176,6 +181,9 @@ def test_refused_of_timm(cfg, word):
         ({"size": {"shortest_edge": 224}}, "do_center_crop"),
         ({"size": {"shortest_edge": 200}, "do_center_crop": True, "crop_size": 224}, "a crop of"),
         ({"size": {"height": 256, "width": 256}}, "256x256"),
+        ({"size": {"shortest_edge": 10**400}, "do_center_crop": True, "crop_size": 224}, "resize_size=.1000"),
+        ({"size": {"shortest_edge": 9_460}, "do_center_crop": True, "crop_size": 224}, "resize_size=.9460"),
+        ({"rescale_factor": 10**400}, "rescale_factor"),
         ({"resample": 9}, "resample"),
         ({"image_processor_type": "CLIPImageProcessor"}, "CLIPImageProcessor"),
         ({"image_mean": [0.5, 0.5]}, "image_mean"),
@@ -219,6 +227,12 @@ def test_normalise_refuses(pixels):
 def test_a_sliver_is_not_blown_up():
     with pytest.raises(HostileInput, match="would be resized"):
         Preprocessing.default(ViTConfig())(Image.new("RGB", (60_000, 1)))
+
+
+def test_a_long_picture_is_not_blown_up_to_an_area_beyond_memory():
+    wide = {"size": {"shortest_edge": 9_000}, "do_center_crop": True, "crop_size": 224}
+    with pytest.raises(HostileInput, match="resized to 9000x63000"):
+        Preprocessing.from_transformers(wide, ViTConfig())(Image.new("RGB", (7, 1)))
 
 
 def test_unknown_fields_are_refused():

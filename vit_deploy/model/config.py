@@ -7,10 +7,12 @@ Sizes follow Dosovitskiy et al. 2021 (https://arxiv.org/abs/2010.11929, table 1)
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_deploy.errors import ImportFailed, unknown_name
+from vit_deploy.model.fields import shown
 from vit_deploy.spec import BatchRange, IOSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -18,6 +20,22 @@ if TYPE_CHECKING:
 
 OutputName = Literal["logits", "embedding", "tokens"]
 OUTPUT_NAMES: tuple[OutputName, ...] = ("logits", "embedding", "tokens")
+
+_BOUNDS = {
+    "patch_size": (1, 2**16),
+    "in_channels": (1, 2**16),
+    "embed_dim": (1, 2**16),
+    "depth": (1, 1000),
+    "num_heads": (1, 2**16),
+    "mlp_dim": (1, 2**16),
+    "num_classes": (0, 2**20),
+    "representation_size": (0, 2**20),
+}
+"""Least and most of each size: far beyond any ViT that was trained, and short of what would fill the
+memory with names and shapes before the weights are looked at."""
+
+_MAX_IMAGE_SIDE = 2**14
+_MAX_TOKENS = 2**20
 
 
 @dataclass(frozen=True)
@@ -58,9 +76,7 @@ class ViTConfig:
     def __post_init__(self) -> None:
         # JSON gives lists; the field is a pair wherever it comes from.
         object.__setattr__(self, "image_size", tuple(self.image_size))
-        for name in ("patch_size", "in_channels", "embed_dim", "depth", "num_heads", "mlp_dim"):
-            if getattr(self, name) < 1:
-                raise ImportFailed(f"the config says {name}={getattr(self, name)}", expected=f"{name} >= 1")
+        self._require_bounds()
         height, width = self.image_size
         if min(height, width) < 1 or height % self.patch_size or width % self.patch_size:
             raise ImportFailed(
@@ -76,6 +92,30 @@ class ViTConfig:
             raise ImportFailed(
                 "the config asks for a distillation head without what it stands on",
                 expected="distillation_token=True and num_classes > 0",
+            )
+
+    def _require_bounds(self) -> None:
+        for name, (least, most) in _BOUNDS.items():
+            if not least <= getattr(self, name) <= most:
+                raise ImportFailed(
+                    f"the config says {name}={shown(getattr(self, name))}",
+                    expected=f"{name} >= {least} and <= {most}",
+                )
+        height, width = self.image_size
+        if max(height, width) > _MAX_IMAGE_SIDE:
+            raise ImportFailed(
+                f"the config says image_size={shown(self.image_size)}",
+                expected=f"height and width of at most {_MAX_IMAGE_SIDE} pixels",
+            )
+        if self.num_tokens > _MAX_TOKENS:
+            raise ImportFailed(
+                f"{height}x{width} pixels in patches of {self.patch_size} are {self.num_tokens} tokens",
+                expected=f"at most {_MAX_TOKENS} tokens",
+            )
+        # The largest float, because a whole number may be beyond all of them and yet below infinity.
+        if not 0 <= self.norm_eps <= sys.float_info.max:
+            raise ImportFailed(
+                f"the config says norm_eps={shown(self.norm_eps)}", expected="a finite norm_eps >= 0"
             )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from vit_deploy.errors import ImportFailed
 
@@ -40,9 +40,7 @@ class Fields:
         return default if value is None else value
 
     def _refusal(self, name: str, expected: str) -> ImportFailed:
-        value = repr(self.data.get(name))
-        shown = value if len(value) <= 80 else f"{value[:77]}..."
-        return ImportFailed(f"{self.where} says {name}={shown}", expected=expected)
+        return ImportFailed(f"{self.where} says {name}={shown(self.data.get(name))}", expected=expected)
 
     def integer(self, name: str, default: int = _REQUIRED) -> int:
         """A whole number."""
@@ -66,10 +64,10 @@ class Fields:
         return value
 
     def text(self, name: str, default: str = _REQUIRED) -> str:
-        """A string."""
+        """A string that can be written as UTF-8."""
         value = self._value(name, default)
-        if not isinstance(value, str):
-            raise self._refusal(name, "a string")
+        if not _is_text(value):
+            raise self._refusal(name, "a string of whole Unicode characters")
         return value
 
     def pair(self, name: str, default: tuple[int, int] = _REQUIRED) -> tuple[int, int]:
@@ -89,10 +87,10 @@ class Fields:
         return tuple(map(float, several))
 
     def texts(self, name: str, default: Sequence[str] = _REQUIRED) -> tuple[str, ...]:
-        """A list of strings."""
+        """A list of strings that can be written as UTF-8."""
         value = self._value(name, default)
-        if not _is_list(value) or not all(isinstance(entry, str) for entry in value):
-            raise self._refusal(name, "a list of strings")
+        if not _is_list(value) or not all(map(_is_text, value)):
+            raise self._refusal(name, "a list of strings of whole Unicode characters")
         return tuple(value)
 
     def fields(self, name: str, default: Mapping[str, Any] = _REQUIRED) -> Fields:
@@ -100,12 +98,34 @@ class Fields:
         return Fields(self._value(name, default), f"{name!r} in {self.where}")
 
 
+def shown(value: Any) -> str:
+    """A value as it stands in a message: cut short where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the largest float
+        return False
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    if not isinstance(value, str):
+        return False
+    try:
+        # JSON can escape half of a surrogate pair, which no file or terminal can then be given.
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_list(value: Any) -> bool:

@@ -92,6 +92,15 @@ def to_channels(image: Image, channels: int) -> Image:
 
 
 def _require_file(path: Path) -> None:
+    try:
+        _require_content(path)
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise ImportFailed(
+            f"the image {str(path)!r} cannot be reached: {error.strerror}", expected="a file that you may read"
+        ) from error
+
+
+def _require_content(path: Path) -> None:
     if not path.exists():
         raise ImportFailed(
             f"there is no image at {str(path)!r}", expected="a file", next_command=f"ls {str(path.parent)!r}"
@@ -141,7 +150,15 @@ def _upright(image: Image, path: Path, channels: int) -> Image:
             raise ImportFailed(
                 f"the image {str(path)!r} has {bits} bits a pixel", expected="8 or 16 bits a channel"
             )
-    return to_channels(ImageOps.exif_transpose(image), channels)
+    upright = ImageOps.exif_transpose(image)
+    try:
+        return to_channels(upright, channels)
+    except ImportFailed as error:
+        raise ImportFailed(
+            f"the image {str(path)!r} cannot be used: {error.found}",
+            expected=error.expected,
+            next_command=error.next_command,
+        ) from error
 
 
 def _sixteen_to_eight(image: Image) -> Image:

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_deploy.errors import HostileInput, ImportFailed
-from vit_deploy.model.fields import Fields
-from vit_deploy.model.images import to_channels
+from vit_deploy.model.fields import Fields, shown
+from vit_deploy.model.images import MAX_PIXELS, to_channels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,6 +86,11 @@ class Preprocessing:
             "height and width, at least 1",
         )
         require(
+            max(self.resize_size) <= _MAX_SIDE and math.prod(self.resize_size) <= MAX_PIXELS,
+            f"resize_size={shown(self.resize_size)}",
+            f"sides of at most {_MAX_SIDE} pixels, and at most {MAX_PIXELS:,} pixels in all",
+        )
+        require(
             all(inner <= outer for inner, outer in zip(self.image_size, self.resize_size, strict=True)),
             f"a crop of {self.image_size} out of a picture of {self.resize_size}",
             "a crop that is no larger than what it is cut from",
@@ -125,10 +130,10 @@ class Preprocessing:
 
         image = to_channels(image, self.channels)
         height, width = self._resized(image.height, image.width)
-        if max(height, width) > _MAX_SIDE:
+        if max(height, width) > _MAX_SIDE or height * width > MAX_PIXELS:
             raise HostileInput(
                 f"an image of {image.height}x{image.width} pixels would be resized to {height}x{width}",
-                expected=f"sides of at most {_MAX_SIDE} pixels after resizing",
+                expected=f"sides of at most {_MAX_SIDE}, and at most {MAX_PIXELS:,} pixels after resizing",
                 next_command="crop the image first",
             )
         resized = image.resize((width, height), Resampling[self.interpolation.upper()])
@@ -262,6 +267,9 @@ class Preprocessing:
 
 
 def _timm_resize(mode: str, image_size: tuple[int, int], crop_pct: float) -> dict[str, Any]:
+    # Of a crop_pct next to 0 the quotient is infinite, which has no whole part.
+    if max(image_size) / crop_pct > _MAX_SIDE:
+        raise unsupported("crop_pct", crop_pct, f"sides of at most {_MAX_SIDE} pixels before the crop")
     height, width = (math.floor(side / crop_pct) for side in image_size)
     if mode == "squash":
         return {"resize": "exact", "resize_size": (height, width)}

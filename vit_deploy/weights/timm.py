@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import ImportFailed, UsageFailed
 from vit_deploy.model.config import NAMED_CONFIGS, ViTConfig, named_config
+from vit_deploy.model.fields import shown
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.weights.files import CONFIG_NAME, read_directory_weights, read_json
 from vit_deploy.weights.imported import Model, Source
@@ -209,11 +210,21 @@ def _config(base: ViTConfig, entries: Fields, args: Fields, pretrained: Fields) 
         "embed_dim": embed_dim,
         "depth": args.integer("depth", base.depth),
         "num_heads": args.integer("num_heads", base.num_heads),
-        "mlp_dim": int(embed_dim * ratio) if widened else base.mlp_dim,
+        "mlp_dim": _mlp_dim(embed_dim, ratio) if widened else base.mlp_dim,
         "qkv_bias": args.boolean("qkv_bias", base.qkv_bias),
         "num_classes": entries.integer("num_classes", classes),
     }
     return _with_heads(base, changes)
+
+
+def _mlp_dim(embed_dim: int, ratio: float) -> int:
+    try:
+        return int(embed_dim * ratio)
+    except OverflowError as error:  # a product, or a width, beyond the largest float
+        raise ImportFailed(
+            f"the checkpoint's model_args say embed_dim={shown(embed_dim)} and mlp_ratio={ratio}",
+            expected="an MLP that fits into memory",
+        ) from error
 
 
 def _with_heads(base: ViTConfig, changes: dict[str, Any]) -> ViTConfig:

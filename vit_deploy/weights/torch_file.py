@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 _NESTS = ("model", "state_dict", "module")
 """Where training scripts put the state dict."""
 
+_AVERAGES = ("model_ema", "state_dict_ema")
+"""Where they put the moving average of it (EMA)."""
+
+_MAX_NESTING = 8
+"""A pickle may hold a dict that holds itself."""
+
 _CODE = re.compile(r"unsupported (global|class)|not an allowed global", re.IGNORECASE)
 """How torch's weights-only unpickler says that a pickle names a function or a class."""
 
@@ -28,15 +34,17 @@ def read_torch_file(path: Path) -> Weights:
     """The weights of a file that ``torch.save`` wrote. Code in its pickle is never executed.
 
     The tensors are found at the top, or under the one key that training scripts put them
-    (``model``, ``state_dict``, ``module``). The prefix ``module.``, which DistributedDataParallel
-    gives every name, is taken off.
+    (``model``, ``state_dict``, ``module``). A moving average of them (``model_ema``,
+    ``state_dict_ema``) is read only where it stands alone: of a file that has both, the weights
+    taken are the trained ones, where timm's own loader takes the average. The prefix ``module.``,
+    which DistributedDataParallel gives every name, is taken off.
 
     Raises:
-        HostileInput: when the file is truncated, or its pickle holds anything but tensors and
-            plain data.
+        HostileInput: when the file is truncated, its pickle holds anything but tensors and
+            plain data, or nests them without end.
         ImportFailed: when it holds no tensors, or tensors without plain data in them.
     """
-    state = _find_state_dict(_load(path))
+    state = _find_state_dict(_load(path), path)
     if not state:
         raise ImportFailed(
             f"{str(path)!r} holds no state dict",
@@ -99,12 +107,20 @@ def _constant(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
     return lambda: tensor.detach().contiguous()
 
 
-def _find_state_dict(loaded: Any) -> dict[str, torch.Tensor]:
+def _find_state_dict(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
     import torch
 
-    if not isinstance(loaded, Mapping):
-        return {}
-    for key in _NESTS:
-        if isinstance(loaded.get(key), Mapping):
-            return _find_state_dict(loaded[key])
-    return {str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+    for _ in range(_MAX_NESTING):
+        if not isinstance(loaded, Mapping):
+            return {}
+        tensors = {str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+        keys = _NESTS if tensors else (*_NESTS, *_AVERAGES)
+        inner = next((loaded[key] for key in keys if isinstance(loaded.get(key), Mapping)), None)
+        if inner is None:
+            return tensors
+        loaded = inner
+    raise HostileInput(
+        f"{str(path)!r} nests its state dict more than {_MAX_NESTING} deep, or in itself",
+        expected="tensors by name, at the top or under 'model', 'state_dict' or 'module'",
+        next_command="have its owner save it again with safetensors.torch.save_file",
+    )

@@ -236,6 +236,7 @@ def _config(entries: Fields, weights: Weights, kind: _Class) -> ViTConfig:
     heads = entries.integer("num_attention_heads", 12)
     patch = entries.pair("patch_size", (16, 16))
     pooled = "pre_logits.weight" in weights
+    num_classes = _num_classes(entries, weights, kind)
     _require(entries.text("hidden_act", "gelu") in {"gelu", "gelu_python"}, entries, "hidden_act", "'gelu'")
     _require(not pooled or entries.text("pooler_act", "tanh") == "tanh", entries, "pooler_act", "'tanh'")
     _require(patch[0] == patch[1], entries, "patch_size", "square patches")
@@ -249,11 +250,11 @@ def _config(entries: Fields, weights: Weights, kind: _Class) -> ViTConfig:
         depth=entries.integer("num_hidden_layers", 12),
         num_heads=heads,
         mlp_dim=entries.integer("intermediate_size", 3072),
-        num_classes=_num_classes(entries, weights, kind),
+        num_classes=num_classes,
         qkv_bias=entries.boolean("qkv_bias", True),
         norm_eps=entries.number("layer_norm_eps", NORM_EPS),
         distillation_token=kind.distilled,
-        distillation_head="head_dist" in kind.heads.values(),
+        distillation_head=num_classes > 0 and "head_dist" in kind.heads.values(),
         representation_size=entries.integer("pooler_output_size", hidden) if pooled else 0,
     )
 
@@ -268,9 +269,10 @@ def _require(holds: bool, entries: Fields, name: str, expected: str) -> None:
 def _num_classes(entries: Fields, weights: Weights, kind: _Class) -> int:
     if not kind.heads:
         return 0
-    rows = _dimension(weights, "head.weight", 0, len(entries.data.get("id2label") or ()) or 2)
-    named = len(entries.fields("id2label").data) if "id2label" in entries else rows
-    if named != rows:
+    # Two is transformers' default. Of no classes (num_labels=0) it makes a model without a head.
+    named = len(entries.fields("id2label").data) if "id2label" in entries else None
+    rows = _dimension(weights, "head.weight", 0, 2 if named is None else named)
+    if named is not None and named != rows:
         raise ImportFailed(
             f"config.json names {named} classes and the head has {rows}",
             expected="as many in id2label as the head has rows",
