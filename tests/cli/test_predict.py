@@ -93,7 +93,7 @@ def test_top_k_beyond_the_classes_shows_all_and_says_so(invoke, bundle, pictures
     top = result.json["images"][0]["top"]
     assert len(top) == 7
     assert sum(guess["score"] for guess in top) == pytest.approx(1.0)
-    assert "the model has 7 classes: all of them are shown, not 100" in result.err
+    assert "the model has 7 classes, and all of them are shown" in result.err
 
 
 def test_a_bad_picture_does_not_disturb_the_others(invoke, bundle, pictures, tmp_path):

@@ -54,7 +54,9 @@ def command(
 def _clamp(top_k: int, bundle: Bundle) -> int:
     classes = bundle.config.num_classes
     if classes and top_k > classes:
-        note(f"the model has {classes} classes: all of them are shown, not {top_k}")
+        source = click.get_current_context().get_parameter_source("top_k")
+        if source is not click.core.ParameterSource.DEFAULT:
+            note(f"the model has {classes} classes, and all of them are shown")
         return classes
     return top_k
 

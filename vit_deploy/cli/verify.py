@@ -101,7 +101,6 @@ def _chosen(bundle: Bundle, formats: str, runtime: Runtime | None, path: Path) -
     Raises:
         UsageFailed: when there are none.
     """
-    from vit_deploy import registry
 
     records = bundle.records
     export = f"vit-deploy export -m {shlex.quote(str(path))} -o {shlex.quote(str(path))} --format"
@@ -115,8 +114,6 @@ def _chosen(bundle: Bundle, formats: str, runtime: Runtime | None, path: Path) -
     asked = held if formats == "all" else _formats(formats)
     for name in asked:
         if name not in held:
-            if name not in registry.formats():
-                raise unknown_name("format", name, [*registry.formats(), "all"], "vit-deploy formats")
             raise UsageFailed(
                 f"the bundle at {str(path)!r} holds no {name} artefact",
                 expected=f"--format {' or '.join(held)}",
@@ -137,10 +134,13 @@ def _chosen(bundle: Bundle, formats: str, runtime: Runtime | None, path: Path) -
 def _formats(text: str) -> list[str]:
     from vit_deploy import registry
 
-    names = [registry.canonical(name.strip()) for name in text.split(",") if name.strip()]
-    if not names:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
         raise UsageFailed("--format names no format", expected="--format onnx, or all")
-    return names
+    for word in words:
+        if registry.canonical(word) not in registry.formats():
+            raise unknown_name("format", word, [*registry.formats(), "all"], "vit-deploy formats")
+    return [registry.canonical(word) for word in words]
 
 
 def _report(bundle: Bundle, verdicts: dict[str, Verdict], path: Path, as_json: bool) -> None:
