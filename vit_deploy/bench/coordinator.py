@@ -59,7 +59,7 @@ class Settings:
         checks = {
             "duration": (self.duration_s, 0 < self.duration_s <= LONGEST_S),
             "rounds": (self.rounds, 1 <= self.rounds <= LONGEST_S),
-            "precision-target": (self.precision_target, 0 < self.precision_target <= 1),
+            "precision-target": (self.precision_target, 0 < self.precision_target <= LONGEST_S),
             "timeout": (self.timeout_s, 0 < self.timeout_s <= LONGEST_S),
         }
         for name, (value, fits) in checks.items():
