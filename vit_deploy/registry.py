@@ -15,6 +15,7 @@ from vit_deploy.errors import unknown_name
 
 if TYPE_CHECKING:
     from vit_deploy.protocols import Exporter, Runtime
+    from vit_deploy.spec import Precision
 
 ALIASES = {
     "trt": "tensorrt",
@@ -68,6 +69,11 @@ def runtime(name: str) -> Runtime:
         raise unknown_name("backend", name, [*backends(), *sorted(ALIASES)], "vit-deploy doctor")
     found: Runtime = importlib.import_module(f"vit_deploy.runtimes.{canonical(name)}").RUNTIME
     return found
+
+
+def precisions(found: Exporter) -> frozenset[Precision]:
+    """What can be made of a format: what it offers, and what it is built from offers too."""
+    return found.precisions & precisions(exporter(found.needs)) if found.needs else found.precisions
 
 
 def runtimes_for(format: str) -> list[Runtime]:

@@ -6,7 +6,7 @@ Nothing here imports anything heavy, and nothing here acts.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_deploy.errors import UsageFailed, unknown_name
@@ -156,10 +156,6 @@ class RuntimeFacts:
     placement: Mapping[str, int] = field(default_factory=dict)
     tf32: bool | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
-
-    def with_details(self, **details: Any) -> RuntimeFacts:
-        """The same facts with more details."""
-        return replace(self, details={**self.details, **details})
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from vit_deploy.weights.imported import Model
 
-AddArtefact = "Callable[[Path, Model, bytes], None]"
-
 
 @pytest.fixture
 def add_artefact() -> Callable[..., None]:

@@ -276,8 +276,10 @@ def test_changed_weights_are_not_exported_again(
     add_artefact(bundle_path, small_model)
     next(bundle_path.glob("weights-*.safetensors")).unlink()
     other = replace(random_model(small_model.config, "small", seed=2), source=small_model.source)
+    before = files_of(bundle_path)
     with pytest.raises(HostileInput, match="weights are others"), edit_bundle(bundle_path, other):
         pass
+    assert files_of(bundle_path) == before
 
 
 def test_other_labels_are_another_model(bundle_path: Path, small_model: Model, add_artefact: Callable) -> None:

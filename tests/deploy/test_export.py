@@ -82,9 +82,10 @@ def test_an_option_nobody_takes_is_refused(small_model: Model, tmp_path: Path) -
     assert not (tmp_path / "b").exists()
 
 
-def test_a_precision_nobody_has_is_refused(small_model: Model, tmp_path: Path) -> None:
-    with pytest.raises(UsageFailed, match="cannot be made in fp16"):
-        export_model(small_model, tmp_path / "b", ["onnx"], precision="fp16")
+@pytest.mark.parametrize("name", ["onnx", "tensorrt"])
+def test_a_precision_nobody_has_is_refused(name: str, small_model: Model, tmp_path: Path) -> None:
+    with pytest.raises(UsageFailed, match=f"{name} artefacts cannot be made in fp16"):
+        export_model(small_model, tmp_path / "b", [name], precision="fp16")
 
 
 def test_a_fixed_batch_is_verified_at_that_batch(small_model: Model, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_graph_that_does_not_fit_its_weights_is_refused(small_model: Model, tm
     from vit_deploy.weights.tensors import Weights
 
     wrong = [
-        tensor.reshaped((150, 60)) if name == "blocks.1.mlp.fc2.weight" else tensor
+        replace(tensor, shape=(150, 60)) if name == "blocks.1.mlp.fc2.weight" else tensor
         for name, tensor in small_model.weights.items()
     ]
     with pytest.raises(ExportFailed, match=r"blocks\.1\.mlp\.fc2\.weight"):

@@ -124,7 +124,9 @@ class BundleEditor:
         """
         if _is_whole(self.path, record):
             return
-        if self._write_weights().sha256 != record.sha256:
+        written = self._write_weights()
+        if written.sha256 != record.sha256:
+            (self.path / written.name).unlink(missing_ok=True)
             raise HostileInput(
                 f"{str(self.path / record.name)!r} was changed, and this model's weights are others",
                 expected=f"weights with SHA-256 {record.sha256[:16]}…",

@@ -65,7 +65,9 @@ def _formats() -> list[dict[str, Any]]:
                 "name": name,
                 "description": exporter.description,
                 **_availability(exporter),
-                "precisions": [precision for precision in PRECISIONS if precision in exporter.precisions],
+                "precisions": [
+                    precision for precision in PRECISIONS if precision in registry.precisions(exporter)
+                ],
                 "needs": exporter.needs,
                 "backends": [runtime.name for runtime in runtimes if name in runtime.formats],
             }

@@ -93,11 +93,13 @@ def export_model(
     asked = [registry.exporter(name) for name in dict.fromkeys(formats)]
     exporters = _in_order(asked, spec, output, options or {})
     chosen = {exporter.format: exporter.Options(**values) for exporter, values in _options(exporters, options)}
-    for exporter in exporters:
-        if precision not in exporter.precisions:
+    for exporter in asked:
+        offered = registry.precisions(exporter)
+        if precision not in offered:
             raise UsageFailed(
                 f"{exporter.format} artefacts cannot be made in {precision}",
-                expected=f"--dtype {' or '.join(sorted(exporter.precisions))}",
+                expected=f"--dtype {' or '.join(sorted(offered))}",
+                next_command="vit-deploy formats",
             )
     with edit_bundle(output, model) as editor:
         job = _Job(editor, spec, precision, chosen, progress or Silent(), _check(editor, images, verify))

@@ -106,6 +106,10 @@ class TorchSession(BaseSession):
         names = self.artefact.spec.output_names
         if len(tensors) != len(names):
             raise RunFailed(f"{self.artefact.name} gave {len(tensors)} outputs", expected=f"{', '.join(names)}")
+        if self.artefact.precision == "fp32":
+            for name, tensor in zip(names, tensors, strict=True):
+                if tensor.dtype != torch.float32:
+                    raise RunFailed(f"output {name!r} is {tensor.dtype}", expected="torch.float32")
         return {name: tensor.float().cpu().numpy() for name, tensor in zip(names, tensors, strict=True)}
 
     def stage(self, inputs: Arrays) -> Step:

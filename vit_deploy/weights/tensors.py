@@ -96,10 +96,6 @@ class WeightTensor:
             )
         return WeightTensor(self.name, self.shape, "float32", lambda: self.read().float())
 
-    def reshaped(self, shape: tuple[int, ...]) -> WeightTensor:
-        """The same numbers in another shape."""
-        return WeightTensor(self.name, shape, self.dtype, lambda: self.read().reshape(shape))
-
 
 def concatenate(name: str, parts: Iterable[WeightTensor]) -> WeightTensor:
     """The parts joined along their first dimension, read when asked (q, k and v to ``qkv``)."""
