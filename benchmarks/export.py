@@ -122,7 +122,7 @@ def export_bare(arch: str, checkpoint: Path) -> dict[str, float]:
     import torch
     from safetensors.torch import load_file
 
-    from vit_deploy.model.config import named_config
+    from vit_deploy.model.architectures import named_config
     from vit_deploy.model.layout import RESHAPE
     from vit_deploy.model.vit import ViT
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from vit_deploy.model.config import NAMED_CONFIGS
+from vit_deploy.model.architectures import NAMED_CONFIGS
 
 
 def test_the_table_is_golden(invoke, golden):

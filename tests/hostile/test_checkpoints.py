@@ -13,7 +13,8 @@ import safetensors.torch
 import torch
 
 from vit_deploy.errors import HostileInput, ImportFailed, VitDeployError
-from vit_deploy.model.config import NAMED_CONFIGS, ViTConfig
+from vit_deploy.model.architectures import NAMED_CONFIGS
+from vit_deploy.model.config import ViTConfig
 from vit_deploy.weights import load_model
 from vit_deploy.weights.random import random_model
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vit_deploy.errors import ImportFailed, UsageFailed
-from vit_deploy.model.config import DEFAULT_ARCH, NAMED_CONFIGS, ViTConfig, named_config
+from vit_deploy.model.architectures import DEFAULT_ARCH, NAMED_CONFIGS, named_config
+from vit_deploy.model.config import ViTConfig
 from vit_deploy.spec import BatchRange
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vit_deploy.model.config import NAMED_CONFIGS, ViTConfig
+from vit_deploy.model.architectures import NAMED_CONFIGS
+from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.counts import count_macs, count_parameters
 from vit_deploy.model.vit import ViT
 

@@ -8,7 +8,8 @@ from einops import rearrange
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vit_deploy.model.config import NAMED_CONFIGS, ViTConfig
+from vit_deploy.model.architectures import NAMED_CONFIGS
+from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.layout import EINOPS, RESHAPE, Layout
 from vit_deploy.model.vit import PatchEmbedding, ViT
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from vit_deploy.errors import UsageFailed
-from vit_deploy.model.config import ViTConfig, named_config
+from vit_deploy.model.architectures import named_config
+from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.counts import count_macs, count_parameters
 from vit_deploy.model.layout import EINOPS, RESHAPE
 from vit_deploy.model.summary import LayerRow, Totals, layer_table, totals

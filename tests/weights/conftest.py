@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from vit_deploy.model.config import NAMED_CONFIGS, ViTConfig
+from vit_deploy.model.architectures import NAMED_CONFIGS
+from vit_deploy.model.config import ViTConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable

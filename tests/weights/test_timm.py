@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from vit_deploy.errors import ImportFailed
-from vit_deploy.model.config import NAMED_CONFIGS
+from vit_deploy.model.architectures import NAMED_CONFIGS
 from vit_deploy.weights import load_model
 from vit_deploy.weights.imported import expected_shapes
 

@@ -41,7 +41,7 @@ def cached_bundle(
     """
     from vit_deploy.bundle.reader import Bundle
     from vit_deploy.deploy.export import export_model
-    from vit_deploy.model.config import DEFAULT_ARCH
+    from vit_deploy.model.architectures import DEFAULT_ARCH
     from vit_deploy.spec import BatchRange
     from vit_deploy.weights import load_model
 

@@ -23,7 +23,7 @@ from vit_deploy.cli._output import (
 )
 from vit_deploy.cli._pictures import chosen_pictures
 from vit_deploy.errors import BackendMissing, UsageFailed
-from vit_deploy.model.config import DEFAULT_ARCH
+from vit_deploy.model.architectures import DEFAULT_ARCH
 from vit_deploy.parity.images import MAX_IMAGES
 from vit_deploy.protocols import option_fields
 from vit_deploy.spec import PRECISIONS, BatchRange

@@ -21,7 +21,7 @@ def command(search: str, as_json: bool) -> None:
     GMACs are for one image: patch projection, linear layers and both products of attention.
     """
     from vit_deploy.errors import unknown_name
-    from vit_deploy.model.config import NAMED_CONFIGS
+    from vit_deploy.model.architectures import NAMED_CONFIGS
 
     found = {name: config for name, config in NAMED_CONFIGS.items() if search.lower() in name}
     if not found:

@@ -1,122 +1,170 @@
-"""``ViTConfig`` and the table of named sizes.
+"""``ViTConfig``: a Vision Transformer of any family, described by its parts.
 
-Sizes follow Dosovitskiy et al. 2021 (https://arxiv.org/abs/2010.11929, table 1), Zhai et al.
-2022 for g (https://arxiv.org/abs/2106.04560, table 2) and Touvron et al. 2021 for DeiT
-(https://arxiv.org/abs/2012.12877); names are those that timm made the field's standard.
+No field names a family: DINOv2 with registers is a ViT with ``layer_scale`` and ``num_registers``,
+CLIP's tower one with ``pre_norm`` and ``activation="quick_gelu"``. Which family has which parts is
+known to the sources of checkpoints (:mod:`vit_deploy.weights`) alone.
 """
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_deploy.errors import ImportFailed, unknown_name
-from vit_deploy.model.fields import shown
 from vit_deploy.spec import BatchRange, IOSpec, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-OutputName = Literal["logits", "embedding", "tokens"]
-OUTPUT_NAMES: tuple[OutputName, ...] = ("logits", "embedding", "tokens")
+OutputName = Literal["logits", "embedding", "tokens", "image_embeds"]
+OUTPUT_NAMES: tuple[OutputName, ...] = ("logits", "embedding", "tokens", "image_embeds")
 
-_BOUNDS = {
-    "patch_size": (1, 2**16),
-    "in_channels": (1, 2**16),
-    "embed_dim": (1, 2**16),
-    "depth": (1, 1000),
-    "num_heads": (1, 2**16),
-    "mlp_dim": (1, 2**16),
-    "num_classes": (0, 2**20),
-    "representation_size": (0, 2**20),
-}
-"""Least and most of each size: far beyond any ViT that was trained, and short of what would fill the
-memory with names and shapes before the weights are looked at."""
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
+"""``gelu`` is the exact one; ``gelu_tanh`` its tanh form; ``quick_gelu`` is ``x · σ(1.702 x)``."""
 
-_MAX_IMAGE_SIDE = 2**14
-_MAX_TOKENS = 2**20
+Pool = Literal["token", "avg", "avg_all", "max", "avgmax", "token_avg", "prefix_avg", "map"]
+"""From tokens to one vector: the class token; the mean of the patches, or of all tokens; their
+maximum; the mean of mean and maximum; class token and mean side by side (``2d`` wide); the mean of
+the prefix tokens; attention pooling (MAP, Zhai et al. 2022)."""
+
+PositionScope = Literal["all", "class", "patches"]
+"""Which tokens get learned positions: all, class token and patches but no registers, patches."""
+
+Resampling = Literal["bicubic_antialias", "bicubic", "bicubic_aligned", "bilinear", "bilinear_antialias"]
+"""How learned positions are resampled: torch's ``F.interpolate`` with ``antialias=True``, plain, or
+with ``align_corners=True``."""
+
+RelativePositions = Literal["none", "block", "shared"]
+"""Relative position bias: none, a table per block (BEiT), or one for all blocks."""
+
+
+@dataclass(frozen=True)
+class RotaryConfig:
+    """Rotary position embedding over the two axes of the patch grid (RoPE).
+
+    A patch at coordinate ``t`` on an axis turns pair ``j`` of that axis by ``t · theta^(−j/m)``, where
+    ``m`` is a quarter of the width of a head. Prefix tokens are not turned.
+
+    Attributes:
+        coordinates: ``index`` counts patches (EVA-02, RoPE-ViT); ``centred`` runs over 2π times
+            −1 to 1 from the outer edges of the picture (DINOv3).
+        theta: the base of the frequencies; unused where they are learned.
+        offset: added to each index.
+        reference_grid: ``(rows, columns)`` that the indices are scaled to, whatever the picture's size.
+        axes: whose pairs come first, those of ``y`` or of ``x``.
+        pairing: whether a pair stands side by side (``interleaved``) or half a head apart (``halves``).
+        learned: frequencies are weights, for each block and head, and mix both axes (RoPE-mixed).
+    """
+
+    coordinates: Literal["index", "centred"] = "index"
+    theta: float = 10_000.0
+    offset: float = 0.0
+    reference_grid: tuple[int, int] | None = None
+    axes: Literal["yx", "xy"] = "yx"
+    pairing: Literal["interleaved", "halves"] = "interleaved"
+    learned: bool = False
+
+    def __post_init__(self) -> None:
+        # JSON gives lists; the field is a pair wherever it comes from.
+        if self.reference_grid is not None:
+            object.__setattr__(self, "reference_grid", tuple(self.reference_grid))
 
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """A plain Vision Transformer, described. The defaults are ViT-B/16 at 224 with 1000 classes.
+    """A Vision Transformer, described. The defaults are ViT-B/16 at 224 with 1000 classes.
 
     Attributes:
         image_size: ``(height, width)`` of the input in pixels.
         patch_size: side of the square patches in pixels.
+        drop_remainder: pixels beyond the last whole patch are left out (SigLIP at 384 with patches of
+            14); otherwise the patches must divide the picture.
         in_channels: channels of the input.
         embed_dim: width of a token.
         depth: number of residual blocks.
         num_heads: attention heads; divides ``embed_dim``.
-        mlp_dim: width inside the MLP.
+        mlp_dim: width inside the MLP, after the gate where there is one.
         num_classes: size of ``logits``; 0 for a model without a head.
+        patch_bias: whether the patch projection has a bias.
         qkv_bias: whether the q, k and v projections have a bias.
+        proj_bias: whether the projection after attention has a bias.
+        mlp_bias: whether the layers of the MLP have biases.
+        head_bias: whether the head has a bias.
         norm_eps: epsilon of every LayerNorm (1e-6 in timm, 1e-12 in transformers).
+        class_token: whether a class token stands before the patches.
         distillation_token: a second prefix token, as in distilled DeiT.
         distillation_head: a second head on that token; ``logits`` is the mean of both heads.
-        representation_size: width of a ``tanh`` layer between class token and head
-            (transformers' pooler, the original ViT's pre-logits); 0 for none.
+        num_registers: register tokens, between class token and patches (Darcet et al. 2024).
+        positions: learned positions added to the tokens, or none.
+        position_scope: which tokens have learned positions.
+        position_resampling: how the source of the checkpoint resamples them to other sizes.
+        rotary: rotary positions, turned into queries and keys.
+        relative_positions: a bias on attention that is looked up by the distance of two patches.
+        pre_norm: a LayerNorm before the first block (CLIP).
+        layer_scale: a learned scale on the output of attention and MLP (CaiT, DeiT III, DINOv2).
+        qk_norm: LayerNorms on queries and keys, head by head.
+        attn_norm: a LayerNorm before the projection after attention.
+        mlp_norm: a LayerNorm before the MLP's last layer.
+        activation: of the MLP, or of its gate.
+        gated_mlp: ``fc2(act(gate) · value)``, gate and value both out of ``fc1`` (SwiGLU).
+        final_norm: a LayerNorm on the tokens after the last block.
+        pool: how ``embedding`` comes out of the tokens.
+        pool_heads: heads of attention pooling; ``num_heads`` when 0.
+        pool_mlp_dim: width of the MLP of attention pooling; ``mlp_dim`` when 0.
+        pool_activation: activation of that MLP.
+        fc_norm: a LayerNorm after pooling.
+        representation_size: width of a ``tanh`` layer after pooling (transformers' pooler, the
+            original ViT's pre-logits); 0 for none.
+        projection_dim: width of ``image_embeds``, a projection of the embedding into the space of a
+            text encoder (CLIP); 0 for none.
     """
 
     image_size: tuple[int, int] = (224, 224)
     patch_size: int = 16
+    drop_remainder: bool = False
     in_channels: int = 3
     embed_dim: int = 768
     depth: int = 12
     num_heads: int = 12
     mlp_dim: int = 3072
     num_classes: int = 1000
+    patch_bias: bool = True
     qkv_bias: bool = True
+    proj_bias: bool = True
+    mlp_bias: bool = True
+    head_bias: bool = True
     norm_eps: float = 1e-6
+    class_token: bool = True
     distillation_token: bool = False
     distillation_head: bool = False
+    num_registers: int = 0
+    positions: Literal["learned", "none"] = "learned"
+    position_scope: PositionScope = "all"
+    position_resampling: Resampling = "bicubic_antialias"
+    rotary: RotaryConfig | None = None
+    relative_positions: RelativePositions = "none"
+    pre_norm: bool = False
+    layer_scale: bool = False
+    qk_norm: bool = False
+    attn_norm: bool = False
+    mlp_norm: bool = False
+    activation: Activation = "gelu"
+    gated_mlp: bool = False
+    final_norm: bool = True
+    pool: Pool = "token"
+    pool_heads: int = 0
+    pool_mlp_dim: int = 0
+    pool_activation: Activation = "gelu"
+    fc_norm: bool = False
     representation_size: int = 0
+    projection_dim: int = 0
 
     def __post_init__(self) -> None:
+        from vit_deploy.model.config_checks import check_config
+
         # JSON gives lists; the field is a pair wherever it comes from.
         object.__setattr__(self, "image_size", tuple(self.image_size))
-        self._require_bounds()
-        height, width = self.image_size
-        if min(height, width) < 1 or height % self.patch_size or width % self.patch_size:
-            raise ImportFailed(
-                f"an image of {height}x{width} pixels does not divide into patches of {self.patch_size}",
-                expected=f"height and width that are multiples of {self.patch_size}",
-            )
-        if self.embed_dim % self.num_heads:
-            raise ImportFailed(
-                f"embed_dim={self.embed_dim} does not divide into num_heads={self.num_heads}",
-                expected="an embed_dim that is a multiple of num_heads",
-            )
-        if self.distillation_head and not (self.distillation_token and self.num_classes):
-            raise ImportFailed(
-                "the config asks for a distillation head without what it stands on",
-                expected="distillation_token=True and num_classes > 0",
-            )
-
-    def _require_bounds(self) -> None:
-        for name, (least, most) in _BOUNDS.items():
-            if not least <= getattr(self, name) <= most:
-                raise ImportFailed(
-                    f"the config says {name}={shown(getattr(self, name))}",
-                    expected=f"{name} >= {least} and <= {most}",
-                )
-        height, width = self.image_size
-        if max(height, width) > _MAX_IMAGE_SIDE:
-            raise ImportFailed(
-                f"the config says image_size={shown(self.image_size)}",
-                expected=f"height and width of at most {_MAX_IMAGE_SIDE} pixels",
-            )
-        if self.num_tokens > _MAX_TOKENS:
-            raise ImportFailed(
-                f"{height}x{width} pixels in patches of {self.patch_size} are {self.num_tokens} tokens",
-                expected=f"at most {_MAX_TOKENS} tokens",
-            )
-        # The largest float, because a whole number may be beyond all of them and yet below infinity.
-        if not 0 <= self.norm_eps <= sys.float_info.max:
-            raise ImportFailed(
-                f"the config says norm_eps={shown(self.norm_eps)}", expected="a finite norm_eps >= 0"
-            )
+        check_config(self)
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -130,8 +178,8 @@ class ViTConfig:
 
     @property
     def num_prefix_tokens(self) -> int:
-        """Tokens that stand before the patch tokens: class token, then distillation token."""
-        return 2 if self.distillation_token else 1
+        """Tokens that stand before the patch tokens: class token, distillation token, registers."""
+        return self.class_token + self.distillation_token + self.num_registers
 
     @property
     def num_tokens(self) -> int:
@@ -139,14 +187,44 @@ class ViTConfig:
         return self.num_prefix_tokens + self.num_patches
 
     @property
+    def num_position_prefix(self) -> int:
+        """Prefix tokens that have a learned position."""
+        without_registers = self.num_prefix_tokens - self.num_registers
+        return {"all": self.num_prefix_tokens, "class": without_registers, "patches": 0}[self.position_scope]
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.embed_dim // self.num_heads
+
+    @property
     def embedding_dim(self) -> int:
         """Width of the ``embedding`` output."""
-        return self.representation_size or self.embed_dim
+        return self.representation_size or self.embed_dim * (2 if self.pool == "token_avg" else 1)
+
+    @property
+    def image_embeds_dim(self) -> int:
+        """Width of ``image_embeds``; 0 where the model has no such output.
+
+        Attention-pooled towers without a head (SigLIP) have no projection: the embedding is it.
+        """
+        if self.projection_dim:
+            return self.projection_dim
+        return self.embedding_dim if self.pool == "map" and not self.num_classes else 0
+
+    @property
+    def output_names(self) -> tuple[OutputName, ...]:
+        """The outputs that this model can give."""
+        present = {"logits": self.num_classes > 0, "image_embeds": self.image_embeds_dim > 0}
+        return tuple(name for name in OUTPUT_NAMES if present.get(name, True))
 
     @property
     def default_outputs(self) -> tuple[OutputName, ...]:
-        """``logits`` where there is a head, otherwise the tokens and the pooled embedding."""
-        return ("logits",) if self.num_classes else ("embedding", "tokens")
+        """``logits`` where there is a head, ``image_embeds`` where there is a projection, otherwise
+        the pooled embedding and the tokens."""
+        if self.num_classes:
+            return ("logits",)
+        return ("image_embeds",) if self.projection_dim else ("embedding", "tokens")
 
     def io_spec(
         self, outputs: tuple[OutputName, ...] = (), batch: BatchRange | None = None, dtype: str = "float32"
@@ -163,12 +241,12 @@ class ViTConfig:
             "logits": (self.num_classes,),
             "embedding": (self.embedding_dim,),
             "tokens": (self.num_tokens, self.embed_dim),
+            "image_embeds": (self.image_embeds_dim,),
         }
         names = outputs or self.default_outputs
         for name in names:
-            if name not in shapes or (name == "logits" and not self.num_classes):
-                valid = [known for known in OUTPUT_NAMES if known != "logits" or self.num_classes]
-                raise unknown_name("output of this model", name, valid)
+            if name not in self.output_names:
+                raise unknown_name("output of this model", name, self.output_names)
         return IOSpec(
             inputs=(TensorSpec("pixel_values", dtype, (batch.dim, self.in_channels, *self.image_size)),),
             outputs=tuple(TensorSpec(name, dtype, (batch.dim, *shapes[name])) for name in names),
@@ -177,86 +255,38 @@ class ViTConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as it stands in a manifest."""
-        return {**asdict(self), "image_size": list(self.image_size)}
+        return _as_json(asdict(self))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ViTConfig:
-        """The inverse of :meth:`to_dict`.
+        """The inverse of :meth:`to_dict`; fields that are left out have their defaults.
 
         Raises:
             ImportFailed: for a field that this version does not know.
         """
-        known = {entry.name for entry in fields(cls)}
-        extra = sorted(set(data) - known)
-        if extra:
-            raise ImportFailed(
-                f"the config has fields that this version does not know: {', '.join(extra)}",
-                expected=f"only {', '.join(sorted(known))}",
-                next_command="pip install --upgrade vit-deploy",
-            )
-        return cls(**data)
+        rotary = data.get("rotary")
+        _require_known(cls, data, "config")
+        if rotary is None:
+            return cls(**data)
+        _require_known(RotaryConfig, rotary, "rotary config")
+        return cls(**{**data, "rotary": RotaryConfig(**rotary)})
 
 
-def _size(embed_dim: int, depth: int, num_heads: int, mlp_dim: int = 0) -> ViTConfig:
-    return ViTConfig(embed_dim=embed_dim, depth=depth, num_heads=num_heads, mlp_dim=mlp_dim or 4 * embed_dim)
+def _as_json(data: dict[str, Any]) -> dict[str, Any]:
+    """Tuples as lists, at any depth."""
+    plain: dict[str, Any] = {}
+    for name, value in data.items():
+        nested = _as_json(value) if isinstance(value, dict) else value
+        plain[name] = list(nested) if isinstance(nested, tuple) else nested
+    return plain
 
 
-_SIZES = {
-    "tiny": _size(192, 12, 3),
-    "small": _size(384, 12, 6),
-    "base": _size(768, 12, 12),
-    "large": _size(1024, 24, 16),
-    "huge": _size(1280, 32, 16),
-    "giant": _size(1408, 40, 16, 6144),
-}
-
-_VARIANTS = (
-    ("tiny", 16, (224, 384)),
-    ("small", 8, (224,)),
-    ("small", 16, (224, 384)),
-    ("small", 32, (224, 384)),
-    ("base", 8, (224,)),
-    ("base", 16, (224, 384)),
-    ("base", 32, (224, 384)),
-    ("large", 14, (224,)),
-    ("large", 16, (224, 384)),
-    ("large", 32, (224, 384)),
-    ("huge", 14, (224,)),
-    ("giant", 14, (224,)),
-)
-
-DEFAULT_ARCH = "vit_base_patch16_224"
-
-
-def _named_configs() -> dict[str, ViTConfig]:
-    table = {
-        f"vit_{size}_patch{patch}_{pixels}": replace(
-            _SIZES[size], patch_size=patch, image_size=(pixels, pixels)
+def _require_known(cls: type, data: Mapping[str, Any], what: str) -> None:
+    known = {entry.name for entry in fields(cls)}
+    extra = sorted(set(data) - known)
+    if extra:
+        raise ImportFailed(
+            f"the {what} has fields that this version does not know: {', '.join(extra)}",
+            expected=f"only {', '.join(sorted(known))}",
+            next_command="pip install --upgrade vit-deploy",
         )
-        for size, patch, resolutions in _VARIANTS
-        for pixels in resolutions
-    }
-    for size, resolutions in (("tiny", (224,)), ("small", (224,)), ("base", (224, 384))):
-        for pixels in resolutions:
-            plain = replace(_SIZES[size], image_size=(pixels, pixels))
-            table[f"deit_{size}_patch16_{pixels}"] = plain
-            table[f"deit_{size}_distilled_patch16_{pixels}"] = replace(
-                plain, distillation_token=True, distillation_head=True
-            )
-    return table
-
-
-NAMED_CONFIGS: dict[str, ViTConfig] = _named_configs()
-"""Every named architecture, by its timm name."""
-
-
-def named_config(name: str) -> ViTConfig:
-    """The config of a named architecture; a pretrained tag (``.augreg_in21k``) is allowed and ignored.
-
-    Raises:
-        UsageFailed: for an unknown name, with the nearest ones.
-    """
-    config = NAMED_CONFIGS.get(name.partition(".")[0])
-    if config is None:
-        raise unknown_name("architecture", name, NAMED_CONFIGS, "vit-deploy models")
-    return config

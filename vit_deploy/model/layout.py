@@ -13,9 +13,14 @@ patch, ``n`` tokens, ``d`` embed dim, ``k`` heads, ``dh`` width of a head.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+
+Pairing = Literal["interleaved", "halves"]
+"""Whether a pair stands side by side in a head, or half a head apart."""
 
 
 class Layout(ABC):
@@ -40,20 +45,46 @@ class Layout(ABC):
         """``b n (3 k dh)`` to q, k and v, each ``b k n dh``."""
 
     @abstractmethod
+    def split_one_head_set(self, num_heads: int) -> nn.Module:
+        """``b n (k dh) -> b k n dh``: queries by themselves."""
+
+    @abstractmethod
+    def split_keys_and_values(self, num_heads: int) -> nn.Module:
+        """``b n (2 k dh)`` to k and v, each ``b k n dh``."""
+
+    @abstractmethod
     def merge_heads(self) -> nn.Module:
         """``b k n dh -> b n (k dh)``."""
 
+    @abstractmethod
+    def quarter_turn(self, pairing: Pairing) -> nn.Module:
+        """Each pair ``(x, y)`` of the last dimension to ``(-y, x)``; the shape stays."""
+
 
 class _EinopsSplitHeads(nn.Module):
-    def __init__(self, num_heads: int) -> None:
+    def __init__(self, num_heads: int, parts: int) -> None:
         super().__init__()
         from einops.layers.torch import Rearrange
 
-        self.split = Rearrange("b n (qkv k dh) -> qkv b k n dh", qkv=3, k=num_heads)
+        self.split = Rearrange("b n (parts k dh) -> parts b k n dh", parts=parts, k=num_heads)
 
-    def forward(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = self.split(qkv)
-        return query, key, value
+    def forward(self, joined: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.split(joined))
+
+
+class _EinopsQuarterTurn(nn.Module):
+    def __init__(self, pairing: Pairing) -> None:
+        super().__init__()
+        from einops.layers.torch import Rearrange
+
+        packed = "(p two)" if pairing == "interleaved" else "(two p)"
+        self.split = Rearrange(f"... {packed} -> two ... p", two=2)
+        self.join = Rearrange(f"two ... p -> ... {packed}")
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        first, second = self.split(tensor)
+        turned: Tensor = self.join(torch.stack([-second, first]))
+        return turned
 
 
 class EinopsLayout(Layout):
@@ -81,13 +112,27 @@ class EinopsLayout(Layout):
 
     def split_heads(self, num_heads: int) -> nn.Module:
         """See :class:`Layout`."""
-        return _EinopsSplitHeads(num_heads)
+        return _EinopsSplitHeads(num_heads, parts=3)
+
+    def split_one_head_set(self, num_heads: int) -> nn.Module:
+        """See :class:`Layout`."""
+        from einops.layers.torch import Rearrange
+
+        return Rearrange("b n (k dh) -> b k n dh", k=num_heads)
+
+    def split_keys_and_values(self, num_heads: int) -> nn.Module:
+        """See :class:`Layout`."""
+        return _EinopsSplitHeads(num_heads, parts=2)
 
     def merge_heads(self) -> nn.Module:
         """See :class:`Layout`."""
         from einops.layers.torch import Rearrange
 
         return Rearrange("b k n dh -> b n (k dh)")
+
+    def quarter_turn(self, pairing: Pairing) -> nn.Module:
+        """See :class:`Layout`."""
+        return _EinopsQuarterTurn(pairing)
 
 
 class _Patchify(nn.Module):
@@ -112,16 +157,35 @@ class _GridToTokens(nn.Module):
         return grid.flatten(2).transpose(1, 2)
 
 
-class _SplitHeads(nn.Module):
+class _SplitOneHeadSet(nn.Module):
     def __init__(self, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
 
-    def forward(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = (
-            torch.unflatten(part, -1, (self.num_heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=-1)
-        )
-        return query, key, value
+    def forward(self, joined: Tensor) -> Tensor:
+        return torch.unflatten(joined, -1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class _SplitHeads(_SplitOneHeadSet):
+    def __init__(self, num_heads: int, parts: int) -> None:
+        super().__init__(num_heads)
+        self.parts = parts
+
+    def forward(self, joined: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        split = super().forward
+        return tuple(split(part) for part in joined.chunk(self.parts, dim=-1))
+
+
+class _TurnHalves(nn.Module):
+    def forward(self, tensor: Tensor) -> Tensor:
+        first, second = tensor.chunk(2, dim=-1)
+        return torch.cat([-second, first], dim=-1)
+
+
+class _TurnNeighbours(nn.Module):
+    def forward(self, tensor: Tensor) -> Tensor:
+        first, second = torch.unflatten(tensor, -1, (-1, 2)).chunk(2, dim=-1)
+        return torch.cat([-second, first], dim=-1).flatten(-2)
 
 
 class _MergeHeads(nn.Module):
@@ -148,11 +212,23 @@ class ReshapeLayout(Layout):
 
     def split_heads(self, num_heads: int) -> nn.Module:
         """See :class:`Layout`."""
-        return _SplitHeads(num_heads)
+        return _SplitHeads(num_heads, parts=3)
+
+    def split_one_head_set(self, num_heads: int) -> nn.Module:
+        """See :class:`Layout`."""
+        return _SplitOneHeadSet(num_heads)
+
+    def split_keys_and_values(self, num_heads: int) -> nn.Module:
+        """See :class:`Layout`."""
+        return _SplitHeads(num_heads, parts=2)
 
     def merge_heads(self) -> nn.Module:
         """See :class:`Layout`."""
         return _MergeHeads()
+
+    def quarter_turn(self, pairing: Pairing) -> nn.Module:
+        """See :class:`Layout`."""
+        return _TurnHalves() if pairing == "halves" else _TurnNeighbours()
 
 
 EINOPS: Layout = EinopsLayout()

@@ -165,7 +165,8 @@ def _own_macs(module: nn.Module, output_shape: Shape) -> int:
     """Multiply-accumulates of a module itself, without what is inside it; 0 where it did not run."""
     from torch import nn
 
-    from vit_deploy.model.vit import Attention, PatchEmbedding
+    from vit_deploy.model.attention import Attention
+    from vit_deploy.model.patches import PatchEmbedding
 
     if not output_shape:
         return 0

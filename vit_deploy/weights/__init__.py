@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vit_deploy.errors import ImportFailed, UsageFailed
-from vit_deploy.model.config import named_config
+from vit_deploy.model.architectures import named_config
 from vit_deploy.weights import checkpoint, hub, native, random, timm, transformers
 from vit_deploy.weights.files import CONFIG_NAME
 from vit_deploy.weights.request import Request

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vit_deploy.errors import UsageFailed
-from vit_deploy.model.config import NAMED_CONFIGS, named_config
+from vit_deploy.model.architectures import NAMED_CONFIGS, named_config
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.weights import timm, transformers
 from vit_deploy.weights.files import read_checkpoint_file

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vit_deploy.errors import UsageFailed
-from vit_deploy.model.config import NAMED_CONFIGS, named_config
+from vit_deploy.model.architectures import NAMED_CONFIGS, named_config
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.weights.imported import Model, Source, expected_shapes
 from vit_deploy.weights.tensors import Weights, WeightTensor
@@ -97,8 +97,10 @@ def _random_tensor(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor
 def _centre_and_deviation(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     if "norm" in name and name.endswith(".weight"):
         return 1.0, 0.2
+    if name.endswith(".gamma"):
+        return 0.5, 0.2
     if name.endswith(".bias"):
         return 0.0, 0.1
     if name.endswith(".weight"):
         return 0.0, 1 / math.sqrt(math.prod(shape[1:]))
-    return 0.0, 0.5  # the class token, the distillation token and the positions
+    return 0.0, 0.5  # learned tokens, positions, and rotary frequencies

@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import ImportFailed, UsageFailed
-from vit_deploy.model.config import NAMED_CONFIGS, ViTConfig, named_config
+from vit_deploy.model.architectures import NAMED_CONFIGS, named_config
+from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.fields import shown
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.weights.files import CONFIG_NAME, read_directory_weights, read_json
