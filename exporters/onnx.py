@@ -90,12 +90,9 @@ def build_graph(model: Model, spec: IOSpec, opset: int) -> ir.Model:
     from vit_deploy.graph.lower_opset import lower_opset
     from vit_deploy.graph.metadata import describe_model, strip_metadata
     from vit_deploy.graph.transpose_weights import transpose_weights
-    from vit_deploy.model.layout import RESHAPE
-    from vit_deploy.model.vit import ViT
 
-    outputs = spec.output_names
-    graph = capture(lambda: ViT(model.config, layout=RESHAPE, outputs=outputs).eval(), spec)  # type: ignore[arg-type]
-    bind_weights(graph, model.weights)
+    graph = capture(lambda: model.module(spec), spec)
+    bind_weights(graph, model.weights_for(spec))
     fold_constants(graph)
     transpose_weights(graph)
     shorten_batch_arithmetic(graph)

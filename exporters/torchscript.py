@@ -74,8 +74,7 @@ class TorchScriptExporter:
         if not found.ok:
             raise BackendMissing(found.reason, next_command=found.mend)
         _begin(progress, "Reading the weights")
-        names: Any = spec.output_names
-        twin = model.eager(outputs=names).for_export(names)
+        twin = model.loaded(spec)
         _begin(progress, "Tracing")
         frozen = trace_and_freeze(twin, spec)
         del twin

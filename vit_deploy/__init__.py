@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from vit_deploy.errors import VitDeployError
     from vit_deploy.model.config import ViTConfig
     from vit_deploy.model.layout import EINOPS, RESHAPE
-    from vit_deploy.model.vit import PatchEmbedding, ViT
+    from vit_deploy.model.patches import PatchEmbedding
+    from vit_deploy.model.vit import ViT
     from vit_deploy.weights import load_model
     from vit_deploy.weights.imported import Model
 
@@ -23,7 +24,7 @@ _HOMES = {
     "Bundle": "vit_deploy.bundle",
     "EINOPS": "vit_deploy.model.layout",
     "Model": "vit_deploy.weights.imported",
-    "PatchEmbedding": "vit_deploy.model.vit",
+    "PatchEmbedding": "vit_deploy.model.patches",
     "RESHAPE": "vit_deploy.model.layout",
     "ViT": "vit_deploy.model.vit",
     "ViTConfig": "vit_deploy.model.config",

@@ -25,6 +25,12 @@ Dim = int | str
 BATCH: str = "batch"
 """The name of the one free dimension that every dynamic artefact has."""
 
+Contract = Literal["pixel_values", "uint8", "image"]
+"""What an artefact takes: normalised float pixels ``(b, c, h, w)``; RGB ``uint8`` pixels ``(b, h, w, c)``
+of the model's size; or RGB ``uint8`` pictures of any size, which it resizes and crops itself."""
+
+CONTRACTS: tuple[Contract, ...] = ("pixel_values", "uint8", "image")
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -75,12 +81,31 @@ class BatchRange:
 
 
 @dataclass(frozen=True)
+class SizeRange:
+    """The image sizes an artefact is made for, each ``(height, width)``; both sides are free."""
+
+    minimum: tuple[int, int]
+    optimum: tuple[int, int]
+    maximum: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class IOSpec:
-    """What goes in and what comes out, by name and in order."""
+    """What goes in and what comes out, by name and in order.
+
+    Attributes:
+        inputs: one for a ViT.
+        outputs: those asked for.
+        batch: the batch sizes.
+        sizes: the image sizes; ``None`` where there is but one.
+        contract: what the input means.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batch: BatchRange = field(default_factory=BatchRange)
+    sizes: SizeRange | None = None
+    contract: Contract = "pixel_values"
 
     @property
     def output_names(self) -> tuple[str, ...]:

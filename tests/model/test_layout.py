@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from vit_deploy.model.architectures import NAMED_CONFIGS
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.layout import EINOPS, RESHAPE, Layout
-from vit_deploy.model.vit import PatchEmbedding, ViT
+from vit_deploy.model.patches import PatchEmbedding
+from vit_deploy.model.vit import ViT
 
 ALL_OUTPUTS = ("logits", "embedding", "tokens")
 

@@ -8,7 +8,8 @@ import torch
 from vit_deploy.errors import UsageFailed
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.layout import RESHAPE
-from vit_deploy.model.vit import PatchEmbedding, ViT
+from vit_deploy.model.patches import PatchEmbedding
+from vit_deploy.model.vit import ViT
 
 ALL_OUTPUTS = ("logits", "embedding", "tokens")
 

@@ -18,7 +18,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-
 Pairing = Literal["interleaved", "halves"]
 """Whether a pair stands side by side in a head, or half a head apart."""
 

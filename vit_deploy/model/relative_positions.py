@@ -49,4 +49,4 @@ class RelativePositionBias(nn.Module):
         """``(n, n)`` of int64 to ``(1, k, n, n)``."""
         tokens = index.shape[0]
         looked_up = self.relative_position_bias_table.index_select(0, index.flatten())
-        return looked_up.unflatten(0, (tokens, tokens)).permute(2, 0, 1).unsqueeze(0)
+        return torch.unflatten(looked_up, 0, (tokens, tokens)).permute(2, 0, 1).unsqueeze(0)

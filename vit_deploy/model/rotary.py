@@ -108,4 +108,5 @@ class Rotate(nn.Module):
 
     def forward(self, heads: Tensor, rotation: Rotation) -> Tensor:
         """``(b, k, n, dh)`` to the same."""
-        return heads * rotation.cos + self.quarter_turn(heads) * rotation.sin
+        turned: Tensor = self.quarter_turn(heads)
+        return heads * rotation.cos + turned * rotation.sin

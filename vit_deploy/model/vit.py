@@ -83,6 +83,8 @@ class ViT(nn.Module):
         outputs: what :meth:`forward` returns, in order; the config's default when empty.
         dynamic_size: take images of any size that the patches divide: positions are resampled, and
             rotations computed, from the size of each batch.
+        input_stage: a parameter-free module that makes ``(b, c, h, w)`` of whatever the artefact
+            takes; nothing when ``None``.
     """
 
     def __init__(
@@ -93,9 +95,11 @@ class ViT(nn.Module):
         patch_form: PatchForm = "conv",
         outputs: Sequence[OutputName] = (),
         dynamic_size: bool = False,
+        input_stage: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.config = config = config or ViTConfig()
+        self.input_stage = input_stage
         self.layout = layout
         self.dynamic_size = dynamic_size
         self.outputs = tuple(spec.name for spec in config.io_spec(tuple(outputs)).outputs)
@@ -178,8 +182,10 @@ class ViT(nn.Module):
         """One output as a tensor, or several as a tuple in the order of ``self.outputs``.
 
         Args:
-            pixel_values: ``(b, c, H, W)``, normalised.
+            pixel_values: ``(b, c, H, W)``, normalised; whatever the input stage takes where there is one.
         """
+        if self.input_stage is not None:
+            pixel_values = self.input_stage(pixel_values)
         tokens = self.encode(pixel_values)
         results = {"tokens": tokens}
         if set(self.outputs) - {"tokens"}:
@@ -206,6 +212,7 @@ class ViT(nn.Module):
                 patch_form=self.patch_embed.form,
                 outputs=outputs or self.outputs,  # type: ignore[arg-type]
                 dynamic_size=self.dynamic_size if dynamic_size is None else dynamic_size,
+                input_stage=self.input_stage,
             )
         # Loading by assignment gives each parameter the twin's requires_grad; these are this model's own
         # parameters, so frozen ones would thaw.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import HostileInput, ImportFailed, nearest
 
@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
+    from torch import nn
 
     from vit_deploy.model.config import OutputName, ViTConfig
+    from vit_deploy.model.layout import Layout
     from vit_deploy.model.preprocess import Preprocessing
     from vit_deploy.model.vit import ViT
+    from vit_deploy.spec import IOSpec
     from vit_deploy.weights.tensors import Weights
 
 
@@ -46,6 +49,49 @@ class Model:
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     source: Source
+
+    def module(self, spec: IOSpec, *, layout: Layout | None = None) -> nn.Module:
+        """The module that takes and gives what ``spec`` says, without the model's weights.
+
+        Its parameters have the names of :meth:`weights_for`; they are made on whatever device, or
+        under whatever fake mode, the caller has set.
+
+        Args:
+            spec: inputs and outputs.
+            layout: the export layout unless another is given.
+        """
+        from vit_deploy.model.layout import RESHAPE
+        from vit_deploy.model.vit import ViT
+
+        names: Any = spec.output_names
+        dynamic = spec.sizes is not None
+        return ViT(self.config, layout=layout or RESHAPE, outputs=names, dynamic_size=dynamic).eval()
+
+    def weights_for(self, spec: IOSpec) -> Weights:  # noqa: ARG002 - other inputs may fold into the weights
+        """The weights of :meth:`module`, unread."""
+        return self.weights
+
+    def loaded(
+        self, spec: IOSpec, *, layout: Layout | None = None, dtype: torch.dtype | None = None
+    ) -> nn.Module:
+        """:meth:`module` with its weights, on the CPU, frozen and in evaluation mode.
+
+        Args:
+            spec: inputs and outputs.
+            layout: the export layout unless another is given.
+            dtype: dtype of the parameters, float32 unless given.
+        """
+        import torch
+
+        with torch.device("meta"):
+            module = self.module(spec, layout=layout)
+        state = {
+            name: tensor.read().to(dtype=dtype or torch.float32)
+            for name, tensor in self.weights_for(spec).items()
+        }
+        module.load_state_dict(state, assign=True)
+        module.requires_grad_(requires_grad=False)
+        return module.eval()
 
     def eager(
         self, *, dtype: torch.dtype | None = None, outputs: Sequence[OutputName] = (), device: str = "cpu"
