@@ -109,6 +109,7 @@ class ViTConfig:
         gated_mlp: ``fc2(act(gate) · value)``, gate and value both out of ``fc1`` (SwiGLU).
         final_norm: a LayerNorm on the tokens after the last block.
         pool: how ``embedding`` comes out of the tokens.
+        pool_prefix: whether attention pooling looks at the prefix tokens too, or at the patches alone.
         pool_heads: heads of attention pooling; ``num_heads`` when 0.
         pool_mlp_dim: width of the MLP of attention pooling; ``mlp_dim`` when 0.
         pool_activation: activation of that MLP.
@@ -152,6 +153,7 @@ class ViTConfig:
     gated_mlp: bool = False
     final_norm: bool = True
     pool: Pool = "token"
+    pool_prefix: bool = True
     pool_heads: int = 0
     pool_mlp_dim: int = 0
     pool_activation: Activation = "gelu"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class AttentionPool(nn.Module):
-    """One learned query looks at all tokens: ``(b, n, d)`` to ``(b, d)``.
+    """One learned query looks at all tokens, or at all patches: ``(b, n, d)`` to ``(b, d)``.
 
     The MAP head of Zhai et al. 2022 (https://arxiv.org/abs/2106.04560), as SigLIP has it.
     """
@@ -25,6 +25,7 @@ class AttentionPool(nn.Module):
         super().__init__()
         dim = config.embed_dim
         heads = config.pool_heads or config.num_heads
+        self.num_left_out = 0 if config.pool_prefix else config.num_prefix_tokens
         self.latent = nn.Parameter(torch.zeros(1, 1, dim))
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
@@ -37,6 +38,8 @@ class AttentionPool(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``(b, n, d)`` to ``(b, d)``."""
+        if self.num_left_out:
+            tokens = tokens[:, self.num_left_out :]
         query = self.split_query(self.q(self.latent)).expand(tokens.shape[0], -1, -1, -1)
         key, value = self.split_keys_and_values(self.kv(tokens))
         mixed = self.proj(self.merge_heads(F.scaled_dot_product_attention(query, key, value)))
