@@ -1,25 +1,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.model.parts import PARTS
 from vit_deploy.model.architectures import NAMED_CONFIGS
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.counts import count_macs, count_parameters
 from vit_deploy.model.vit import ViT
-
-VARIANTS = {
-    "plain": {},
-    "no head": {"num_classes": 0},
-    "no qkv bias": {"qkv_bias": False},
-    "pre-logits": {"representation_size": 33},
-    "distilled": {"distillation_token": True, "distillation_head": True},
-    "second token, one head": {"distillation_token": True},
-    "grey": {"in_channels": 1},
-}
 
 
 @pytest.mark.parametrize("name", NAMED_CONFIGS)
@@ -29,8 +21,8 @@ def test_parameters_of_every_named_size(name: str):
     assert count_parameters(NAMED_CONFIGS[name]) == sum(value.numel() for value in model.parameters())
 
 
-@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_the_closed_forms_are_the_model(small_config: ViTConfig, changes: dict[str, int]):
+@pytest.mark.parametrize("changes", PARTS.values(), ids=PARTS)
+def test_the_closed_forms_are_the_model(small_config: ViTConfig, changes: dict[str, Any]):
     config = replace(small_config, **changes)
     with torch.device("meta"):
         model = ViT(config)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -8,17 +10,25 @@ from einops import rearrange
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.model.parts import PARTS, shrunk
 from vit_deploy.model.architectures import NAMED_CONFIGS
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.layout import EINOPS, RESHAPE, Layout
 from vit_deploy.model.patches import PatchEmbedding
 from vit_deploy.model.vit import ViT
+from vit_deploy.weights.random import random_model
 
 ALL_OUTPUTS = ("logits", "embedding", "tokens")
 
-# One block each: every width, patch and resolution is real, and the big ones stay cheap. What then
-# is the same config under two names is run once.
-ONE_BLOCK = {replace(config, depth=1): name for name, config in reversed(NAMED_CONFIGS.items())}
+# Every combination of parts that a named architecture has, at a size that runs in milliseconds.
+COMBINATIONS = {shrunk(config): name for name, config in reversed(NAMED_CONFIGS.items())}
+
+# Of the classic sizes, one block each at full width.
+ONE_BLOCK = {
+    replace(config, depth=1): name
+    for name, config in reversed(NAMED_CONFIGS.items())
+    if re.fullmatch(r"(vit|deit)_(tiny|small|base|large)(_distilled)?_patch\d+_(224|384)", name)
+}
 
 side = st.integers(1, 4)
 
@@ -27,20 +37,36 @@ def pictures(config: ViTConfig, batch_size: int = 2) -> torch.Tensor:
     return torch.randn(batch_size, config.in_channels, *config.image_size)
 
 
+@torch.inference_mode()
+def assert_twins_agree(config: ViTConfig) -> None:
+    """Both layouts, with random weights and all outputs that the config has."""
+    model = random_model(config, "twins").eager(outputs=config.output_names)
+    twin = model.for_export()
+    pixels = pictures(config, 2)
+    for written, exported in zip(model(pixels), twin(pixels), strict=True):
+        assert torch.equal(written, exported)
+        assert written.isfinite().all()
+        assert written.std() > 0
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
 
 
 @pytest.mark.parametrize("config", ONE_BLOCK, ids=ONE_BLOCK.values())
-@torch.inference_mode()
-def test_twins_are_bit_identical_on_every_named_size(config: ViTConfig):
-    model = ViT(config, layout=EINOPS, outputs=ALL_OUTPUTS).eval()
-    twin = model.for_export()
-    pixels = pictures(config, 1)
-    for written, exported in zip(model(pixels), twin(pixels), strict=True):
-        assert torch.equal(written, exported)
-        assert written.std() > 0
+def test_twins_are_bit_identical_on_classic_sizes(config: ViTConfig):
+    assert_twins_agree(config)
+
+
+@pytest.mark.parametrize("config", COMBINATIONS, ids=COMBINATIONS.values())
+def test_twins_are_bit_identical_on_every_named_combination_of_parts(config: ViTConfig):
+    assert_twins_agree(config)
+
+
+@pytest.mark.parametrize("changes", PARTS.values(), ids=PARTS)
+def test_twins_are_bit_identical_with_every_part(small_config: ViTConfig, changes: dict[str, Any]):
+    assert_twins_agree(replace(small_config, **changes))
 
 
 @pytest.mark.parametrize("name", NAMED_CONFIGS)

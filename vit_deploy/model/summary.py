@@ -8,7 +8,8 @@ the matrix products, by the shapes that torchinfo saw:
 
 * a linear layer: output elements × input features;
 * the patch projection: output elements × ``c · s1 · s2``, as a convolution or as a linear layer;
-* attention: ``2 · n² · d`` per block and image, for ``q · kᵀ`` and for the product with ``v``.
+* attention: ``2 · n² · d`` per block and image, for ``q · kᵀ`` and for the product with ``v``;
+  ``2 · n · d`` for attention pooling, which has one query.
 
 Additions, biases, LayerNorm, GELU and softmax are left out, as is the field's custom.
 """
@@ -138,10 +139,20 @@ def _rows(
     input_shape, output_shape = seen.get(id(module), ((), ()))
     inside = list(_inside(module, name, level, seen))
     parameters = sum(value.numel() for value in module.parameters())
-    macs = _own_macs(module, output_shape) + sum(row.macs for row in inside if row.level == level + 1)
-    if parameters or macs or isinstance(module, nn.GELU):
+    macs = _own_macs(module, input_shape, output_shape) + sum(
+        row.macs for row in inside if row.level == level + 1
+    )
+    if parameters or macs or isinstance(module, _activations()):
         yield LayerRow(name, type(module).__name__, level, input_shape, output_shape, parameters, macs)
     yield from inside
+
+
+def _activations() -> tuple[type[nn.Module], ...]:
+    from torch import nn
+
+    from vit_deploy.model.mlp import QuickGELU
+
+    return nn.GELU, nn.SiLU, nn.ReLU, QuickGELU
 
 
 def _inside(
@@ -161,12 +172,13 @@ def _inside(
             yield from _rows(child, f"{prefix}{key}", level + 1, seen)
 
 
-def _own_macs(module: nn.Module, output_shape: Shape) -> int:
+def _own_macs(module: nn.Module, input_shape: Shape, output_shape: Shape) -> int:
     """Multiply-accumulates of a module itself, without what is inside it; 0 where it did not run."""
     from torch import nn
 
     from vit_deploy.model.attention import Attention
     from vit_deploy.model.patches import PatchEmbedding
+    from vit_deploy.model.pooling import AttentionPool
 
     if not output_shape:
         return 0
@@ -179,4 +191,7 @@ def _own_macs(module: nn.Module, output_shape: Shape) -> int:
     if isinstance(module, Attention):
         batch, tokens, dim = output_shape
         return 2 * batch * tokens * tokens * dim
+    if isinstance(module, AttentionPool):
+        batch, tokens, dim = input_shape
+        return 2 * batch * tokens * dim
     return 0

@@ -105,7 +105,13 @@ class ViT(nn.Module):
         self.outputs = tuple(spec.name for spec in config.io_spec(tuple(outputs)).outputs)
         dim, eps = config.embed_dim, config.norm_eps
         self.patch_embed = PatchEmbedding(
-            config.patch_size, config.in_channels, dim, bias=config.patch_bias, form=patch_form, layout=layout
+            config.patch_size,
+            config.in_channels,
+            dim,
+            bias=config.patch_bias,
+            drop_remainder=config.drop_remainder,
+            form=patch_form,
+            layout=layout,
         )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if config.class_token else None
         self.dist_token = nn.Parameter(torch.zeros(1, 1, dim)) if config.distillation_token else None
@@ -134,7 +140,7 @@ class ViT(nn.Module):
         self.head = nn.Linear(wide, classes, bias=config.head_bias) if classes else None
         self.head_dist = nn.Linear(dim, classes) if config.distillation_head else None
         projected = config.projection_dim
-        self.projection = nn.Linear(wide, projected, bias=False) if projected else None
+        self.projection = nn.Linear(wide, projected, bias=config.projection_bias) if projected else None
 
     def grid_of(self, pixel_values: Tensor) -> tuple[int, int]:
         """Rows and columns of patches of ``(b, c, H, W)``."""
