@@ -118,6 +118,7 @@ class ViTConfig:
             original ViT's pre-logits); 0 for none.
         projection_dim: width of ``image_embeds``, a projection of the embedding into the space of a
             text encoder (CLIP); 0 for none.
+        projection_bias: whether that projection has a bias (a head that OpenCLIP takes for it).
     """
 
     image_size: tuple[int, int] = (224, 224)
@@ -160,6 +161,7 @@ class ViTConfig:
     fc_norm: bool = False
     representation_size: int = 0
     projection_dim: int = 0
+    projection_bias: bool = False
 
     def __post_init__(self) -> None:
         from vit_deploy.model.config_checks import check_config
