@@ -134,7 +134,6 @@ def _shapes(model: nn.Module, input_shape: Shape) -> _Seen:
 def _rows(
     module: nn.Module, name: str, level: int, seen: Mapping[int, tuple[Shape, Shape]]
 ) -> Iterator[LayerRow]:
-    from torch import nn
 
     input_shape, output_shape = seen.get(id(module), ((), ()))
     inside = list(_inside(module, name, level, seen))
