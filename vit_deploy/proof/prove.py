@@ -1,0 +1,302 @@
+"""Compares our eager model of a checkpoint with the source library's own, block by block, in float64.
+
+The library's model runs first, and what it gives at each stage is put on the disk; then it is dropped
+and ours runs. So one model is in memory at a time, and the stages of one picture at most.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vit_deploy.errors import ImportFailed, RunFailed, UsageFailed, VitDeployError
+from vit_deploy.proof.record import Proof
+from vit_deploy.protocols import Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor
+
+    from vit_deploy.proof.double import AllFloat64
+    from vit_deploy.proof.references import Reference
+    from vit_deploy.protocols import Progress
+    from vit_deploy.weights.imported import Model
+    from vit_deploy.weights.request import Request
+
+LIMIT = 1e-10
+"""The largest relative error of a stage.
+
+Two honest float64 computations of a ViT differ by 1e-15 at the first block and 1e-13 after forty. The
+smallest mistake worth the name, an epsilon of 1e-12 for 1e-6 in a single norm, is at 1e-7 and above. The
+limit stands in the middle of the gap.
+"""
+
+NATURAL = "pink"
+"""The family of :mod:`vit_deploy.parity.inputs` that has the spectrum of photographs."""
+
+MAX_GENERATED = 4
+"""How many generated pictures are used: each costs two eager inferences in float64."""
+
+Stages = dict[str, float]
+
+
+def prove_import(
+    request: Request, model: Model, *, images: Sequence[Path] = (), progress: Progress | None = None
+) -> Proof:
+    """Compare ``model`` with what the library that saved the checkpoint makes of it.
+
+    Args:
+        request: what the model was loaded from.
+        model: the model that :func:`vit_deploy.load_model` gave for it.
+        images: the user's pictures, beside the generated ones.
+        progress: told how far it is.
+
+    Returns:
+        The proof, passed or failed: the caller decides what that means.
+
+    Raises:
+        UsageFailed: for what has no source library: random weights, a bundle, a module of the user's.
+        BackendMissing: when the library is not installed.
+        ImportFailed: when the library's own loader refuses the checkpoint.
+        RunFailed: when either model fails, or the library's lacks a stage.
+    """
+    from vit_deploy.proof.references import builder
+    from vit_deploy.weights import hub
+
+    require_provable(request, model)
+    if hub.detects(request):
+        request = hub.fetch(request)
+    build = functools.partial(builder(model.source.kind), request, model)
+    return compare(build, model, images=images, progress=progress)
+
+
+def require_provable(request: Request, model: Model) -> None:
+    """Refuse what has nothing to be compared with, before anything is computed.
+
+    Raises:
+        UsageFailed: saying why.
+    """
+    from vit_deploy.weights import native
+
+    if native.detects(request):
+        raise UsageFailed(
+            f"{request.reference!r} is a bundle: it holds what was imported, and not the checkpoint itself",
+            expected="the checkpoint, which is compared as its own library loads it",
+            next_command=f"vit-deploy inspect CHECKPOINT --prove, with {model.source.kind}'s checkpoint of "
+            f"{model.source.name}; a proof that a bundle keeps is shown by inspect without --prove",
+        )
+    if model.source.kind == "random":
+        raise UsageFailed(
+            f"{request.reference!r} is an architecture with random weights: nothing was imported",
+            expected="a checkpoint",
+            next_command="leave --prove out, or name a checkpoint",
+        )
+
+
+def compare(
+    build: Callable[[], Reference],
+    model: Model,
+    *,
+    images: Sequence[Path] = (),
+    progress: Progress | None = None,
+) -> Proof:
+    """Compare ``model`` with any reference.
+
+    Args:
+        build: makes the reference; called under :func:`vit_deploy.proof.double.all_float64`.
+        model: ours.
+        images: the user's pictures, beside the generated ones.
+        progress: told how far it is.
+
+    Raises:
+        BackendMissing: when the source library is not installed.
+        ImportFailed: when the library's own loader refuses the checkpoint.
+        RunFailed: when either model fails, or the reference lacks a stage.
+    """
+    import torch
+
+    from vit_deploy import __version__
+
+    pictures = _pictures(model, images)
+    with tempfile.TemporaryDirectory(prefix="vit-deploy-proof-") as folder:
+        spool = _Spool(Path(folder))
+        blank = Proof(
+            library="",
+            library_version="",
+            checkpoint_sha256=model.source.sha256,
+            code_version=__version__,
+            torch_version=torch.__version__.partition("+")[0],
+            images=len(pictures),
+            limit=LIMIT,
+            errors={},
+        )
+        library, version, narrow = _run_library(build, pictures, spool, progress or Silent())
+        errors = _run_ours(model, pictures, spool, progress or Silent())
+    expected = _stages(model)
+    proof = replace(
+        blank,
+        library=library,
+        library_version=version,
+        errors={name: errors[name] for name in expected if name in errors},
+        not_compared=tuple(name for name in expected if name not in errors),
+    )
+    _require_stages(proof, model)
+    return proof if proof.passed else replace(proof, reason="; ".join([*spool.complaints, *narrow]))
+
+
+def _pictures(model: Model, images: Sequence[Path]) -> list[Tensor]:
+    """``(1, c, h, w)`` each, in float64."""
+    import torch
+
+    from vit_deploy.parity.inputs import make_samples
+
+    samples = make_samples(model.preprocessing, model.config, images=images)
+    generated = [sample for sample in samples if sample.family == NATURAL][:MAX_GENERATED]
+    given = [sample for sample in samples if sample.family == "image"]
+    return [torch.from_numpy(sample.pixel_values).double().unsqueeze(0) for sample in (*generated, *given)]
+
+
+def _stages(model: Model) -> list[str]:
+    """Every stage that ours has, in the order of computation."""
+    order = ("tokens", "embedding", "logits", "image_embeds")
+    outputs = [name for name in order if name in model.config.output_names]
+    return ["embed", *(f"blocks.{index}" for index in range(model.config.depth)), *outputs]
+
+
+def _require_stages(proof: Proof, model: Model) -> None:
+    """A stage that was skipped must not pass for one that agrees; outputs may be unknown to the library."""
+    outputs = set(model.config.output_names)
+    missing = [name for name in proof.not_compared if name not in outputs]
+    if missing or not outputs & set(proof.errors):
+        raise RunFailed(
+            f"{proof.library} {proof.library_version} gave no {missing[0] if missing else 'output'} to compare",
+            expected=f"the {len(_stages(model))} stages of the model",
+            next_command="report it, with the name of the checkpoint",
+        )
+
+
+class _Spool:
+    """The reference's stages on the disk, and how far ours are from them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.errors: Stages = {}
+        self.complaints: list[str] = []
+
+    def _path(self, picture: int, name: str) -> Path:
+        return self._folder / f"{picture}-{name}.npy"
+
+    def keep(self, picture: int, name: str, value: Tensor) -> None:
+        import numpy as np
+
+        np.save(self._path(picture, name), value.detach().double().contiguous().numpy())
+
+    def measure(self, picture: int, name: str, ours: Tensor) -> None:
+        """Count the stage in, if the reference has it."""
+        import numpy as np
+        import torch
+
+        path = self._path(picture, name)
+        if not path.exists():
+            return
+        reference = torch.from_numpy(np.load(path))
+        path.unlink()
+        if reference.shape != ours.shape:
+            error = math.inf
+            self.complaints.append(f"its shape is {tuple(ours.shape)} here and {tuple(reference.shape)} there")
+        else:
+            error = _relative(ours, reference)
+        self.errors[name] = max(error, self.errors.get(name, 0.0))
+
+
+def _relative(ours: Tensor, reference: Tensor) -> float:
+    """``|ours - reference| / |reference|``; infinite where that is no number."""
+    length = float(reference.norm())
+    distance = float((ours - reference).norm())
+    if not math.isfinite(length) or not math.isfinite(distance):
+        return math.inf
+    return distance / length if length else (math.inf if distance else 0.0)
+
+
+def _run_library(
+    build: Callable[[], Reference], pictures: Sequence[Tensor], spool: _Spool, progress: Progress
+) -> tuple[str, str, list[str]]:
+    """Put each stage of the library's model into ``spool``; gives its name and version, and what to know."""
+    import torch
+
+    from vit_deploy.proof.double import all_float64
+
+    progress.phase("the source library, in float64", len(pictures))
+    with all_float64() as mode, torch.no_grad():
+        reference = _built(build)
+        mode.narrow.clear()  # of what was computed while it was built, buffers are looked at below
+        for index, picture in enumerate(pictures):
+            try:
+                reference.run(picture, functools.partial(spool.keep, index))
+            except VitDeployError:
+                raise
+            except Exception as error:  # any library's forward may raise anything
+                raise RunFailed(
+                    f"{reference.library} {reference.version} fails on its own checkpoint: {_first_line(error)}",
+                    expected="a checkpoint that its library can run",
+                    next_command=f"try another version of {reference.library}",
+                ) from error
+            progress.advance()
+    return reference.library, reference.version, _narrow_notes(reference.library, mode)
+
+
+def _built(build: Callable[[], Reference]) -> Reference:
+    try:
+        reference = build()
+    except VitDeployError:
+        raise
+    except Exception as error:  # any library's loader may raise anything
+        raise ImportFailed(
+            f"the source library refuses the checkpoint: {_first_line(error)}",
+            expected="a checkpoint that the library loads",
+            next_command="load it with the library alone, which tells more",
+        ) from error
+    # What a constructor made with numpy, or a loader took from the file, is narrow still.
+    reference.module.double().eval()
+    return reference
+
+
+def _narrow_notes(library: str, mode: AllFloat64) -> list[str]:
+    if not mode.narrow:
+        return []
+    return [f"{library} computes {', '.join(sorted(mode.narrow))} in less than float64"]
+
+
+def _run_ours(model: Model, pictures: Sequence[Tensor], spool: _Spool, progress: Progress) -> Stages:
+    """The error of each stage of ours against ``spool``."""
+    import torch
+
+    from vit_deploy.proof.double import all_float64
+    from vit_deploy.proof.references import Reference, block_taps
+
+    progress.phase("our model, in float64", len(pictures))
+    outputs = model.config.output_names
+    with all_float64():
+        # Positions that are resampled while they are read are resampled in float64, as the library's are.
+        module = model.eager(dtype=torch.float64, outputs=outputs)
+
+    def run(pixel_values: Tensor) -> Iterator[tuple[str, Tensor]]:
+        results = module(pixel_values)
+        return zip(outputs, results if len(outputs) > 1 else (results,), strict=True)
+
+    ours = Reference("", "", module, block_taps("blocks", model.config.depth), lambda x: dict(run(x)))
+    with torch.no_grad():
+        for index, picture in enumerate(pictures):
+            ours.run(picture, functools.partial(spool.measure, index))
+            progress.advance()
+    return spool.errors
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

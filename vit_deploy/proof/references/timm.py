@@ -1,0 +1,108 @@
+"""timm's own model of a checkpoint (https://github.com/huggingface/pytorch-image-models).
+
+A directory is loaded by ``timm.create_model("local-dir:…", pretrained=True)``, which reads the config
+and the weights by itself. A bare file has no config: the architecture is the one that was named, with
+the sizes that the request left to the weights, and its names are translated by timm's own filter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from vit_deploy.proof.references import Reference, Tap, block_taps, require_library
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor, nn
+
+    from vit_deploy.model.config import ViTConfig
+    from vit_deploy.weights.imported import Model
+    from vit_deploy.weights.request import Request
+
+INSTALL = "pip install 'vit-deploy[timm]'"
+
+
+def build(request: Request, model: Model) -> Reference:
+    """timm's model of the checkpoint.
+
+    Raises:
+        BackendMissing: when timm is not installed.
+    """
+    version = require_library("timm", "timm", INSTALL)
+    import timm
+
+    with _weights_only():
+        if request.path.is_dir():
+            module = timm.create_model(f"local-dir:{request.path}", pretrained=True)
+        else:
+            module = _from_file(request, model.config)
+    return reference(module, model.config, version)
+
+
+def reference(module: nn.Module, config: ViTConfig, version: str) -> Reference:
+    """A timm model of any source as a reference."""
+    taps = block_taps("blocks", config.depth)
+    outputs = None if _is_linear(module) else "embedding"
+    if outputs is None:
+        # A distilled model's own pre-logits are the mean of both tokens; each head sees its own.
+        taps["embedding"] = Tap("head", "input")
+
+    def run(pixel_values: Tensor) -> Mapping[str, Tensor]:
+        net: Any = module
+        tokens = net.forward_features(pixel_values)
+        found = {"tokens": tokens}
+        if outputs is not None:
+            found[outputs] = net.forward_head(tokens, pre_logits=True)
+        last = "logits" if config.num_classes else "image_embeds"
+        if last in config.output_names:
+            found[last] = net.forward_head(tokens)
+        return found
+
+    return Reference("timm", version, module, taps, run)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    from torch import nn as modules
+
+    return isinstance(getattr(module, "head", None), modules.Linear)
+
+
+def _from_file(request: Request, config: ViTConfig) -> nn.Module:
+    """The named architecture with the file's weights, which timm itself translates and fits."""
+    import timm
+
+    from vit_deploy.weights.files import read_checkpoint_file
+
+    path = request.weights or request.path
+    # Where in a file the weights are nested, and whether it holds code, is our reader's affair: timm's
+    # takes a moving average where there is one.
+    state = {name: tensor.read() for name, tensor in read_checkpoint_file(path).items()}
+    sizes = {"num_classes": config.num_classes, "in_chans": config.in_channels}
+    overlay = {
+        "state_dict": state,
+        "num_classes": config.num_classes,
+        "input_size": (config.in_channels, *config.image_size),
+        "custom_load": False,
+    }
+    module: nn.Module = timm.create_model(
+        request.arch or request.reference, pretrained=True, pretrained_cfg_overlay=overlay, **sizes
+    )
+    return module
+
+
+@contextlib.contextmanager
+def _weights_only() -> Iterator[None]:
+    """Whatever timm asks of ``torch.load``, no code in a pickle is run."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
