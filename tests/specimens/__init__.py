@@ -9,10 +9,10 @@ its source's module; adding a source is a module here and its name in ``SOURCES`
 
 from __future__ import annotations
 
-from tests.specimens import timm, transformers
+from tests.specimens import dialects, jax_npz, native, open_clip, timm, torchvision, transformers
 from tests.specimens.specimen import Specimen, Stranger
 
-SOURCES = (timm, transformers)
+SOURCES = (timm, transformers, torchvision, open_clip, jax_npz, native, dialects)
 
 SPECIMENS: tuple[Specimen, ...] = tuple(entry for source in SOURCES for entry in source.SPECIMENS)
 STRANGERS: tuple[Stranger, ...] = tuple(entry for source in SOURCES for entry in source.STRANGERS)

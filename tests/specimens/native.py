@@ -1,0 +1,55 @@
+"""Our own bundles, without an artefact: the model, its weights and where it came from."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tests.specimens import timm, transformers
+from tests.specimens.specimen import Specimen, Stranger
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SOURCE = "native"
+
+
+def save(folder: Path, seed: int, *, origin: Specimen) -> dict[str, str]:
+    """A bundle of what another specimen is imported as."""
+    from vit_deploy.bundle import edit_bundle
+    from vit_deploy.weights import load_model
+
+    model = load_model(**origin.save(folder / "origin"))
+    with edit_bundle(folder / "bundle", model):
+        pass
+    return {"reference": str(folder / "bundle")}
+
+
+def _save_tampered(folder: Path, seed: int) -> dict[str, str]:
+    arguments = save(folder, seed, origin=_origin(timm.SPECIMENS, "deit_tiny_patch16_224"))
+    (weights,) = (folder / "bundle").rglob("*.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    return arguments
+
+
+def _origin(among: tuple[Specimen, ...], name: str) -> Specimen:
+    return next(entry for entry in among if entry.name == name)
+
+
+def _specimen(origin: Specimen) -> Specimen:
+    name = f"bundle of {origin.source} {origin.name}"
+    return Specimen(origin.family, SOURCE, name, partial(save, origin=origin))
+
+
+SPECIMENS: tuple[Specimen, ...] = (
+    _specimen(_origin(timm.SPECIMENS, "deit_tiny_patch16_224")),
+    _specimen(_origin(timm.SPECIMENS, "vit_base_patch14_reg4_dinov2")),
+    _specimen(_origin(timm.SPECIMENS, "eva02_tiny_patch14_224")),
+    _specimen(_origin(transformers.SPECIMENS, "CLIPVisionModelWithProjection")),
+)
+
+STRANGERS: tuple[Stranger, ...] = (
+    Stranger("Tampered bundle", SOURCE, "tampered weights", _save_tampered, "SHA-256"),
+)
