@@ -25,6 +25,11 @@ Dim = int | str
 BATCH: str = "batch"
 """The name of the one free dimension that every dynamic artefact has."""
 
+HEIGHT: str = "height"
+WIDTH: str = "width"
+TOKENS: str = "tokens"
+"""The names of the dimensions that are free where the image size is."""
+
 Contract = Literal["pixel_values", "uint8", "image"]
 """What an artefact takes: normalised float pixels ``(b, c, h, w)``; RGB ``uint8`` pixels ``(b, h, w, c)``
 of the model's size; or RGB ``uint8`` pictures of any size, which it resizes and crops itself."""
@@ -40,9 +45,17 @@ class TensorSpec:
     dtype: str
     shape: tuple[Dim, ...]
 
+    def at(self, free: Mapping[str, int]) -> tuple[int, ...]:
+        """The concrete shape where each free dimension has the size that ``free`` says.
+
+        Args:
+            free: sizes by name, as :meth:`IOSpec.free_at` gives them.
+        """
+        return tuple(free[dim] if isinstance(dim, str) else dim for dim in self.shape)
+
     def at_batch(self, batch_size: int) -> tuple[int, ...]:
-        """The concrete shape at ``batch_size``."""
-        return tuple(batch_size if isinstance(dim, str) else dim for dim in self.shape)
+        """The concrete shape at ``batch_size``, where nothing but the batch is free."""
+        return self.at({BATCH: batch_size})
 
 
 MAX_BATCH = 2**16
@@ -82,11 +95,61 @@ class BatchRange:
 
 @dataclass(frozen=True)
 class SizeRange:
-    """The image sizes an artefact is made for, each ``(height, width)``; both sides are free."""
+    """The image sizes an artefact is made for, each ``(height, width)``; both sides are free.
+
+    Only TensorRT is bound by the range: the other formats take any size that ``step`` divides, and
+    are verified inside it.
+
+    Attributes:
+        minimum: the least height and the least width.
+        optimum: the size to be fastest at.
+        maximum: the largest height and the largest width.
+        patch_size: side of the square patches in pixels.
+        step: what height and width are multiples of: the patch, or 1 where the pixels beyond the last
+            whole patch are left out.
+        num_prefix_tokens: tokens that stand before those of the patches.
+    """
 
     minimum: tuple[int, int]
     optimum: tuple[int, int]
     maximum: tuple[int, int]
+    patch_size: int
+    step: int
+    num_prefix_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.patch_size < 1 or self.step not in (1, self.patch_size) or self.num_prefix_tokens < 0:
+            raise UsageFailed(
+                f"sizes in steps of {self.step} are asked of patches of {self.patch_size}",
+                expected=f"steps of 1 or of {self.patch_size}",
+            )
+        sizes = (self.minimum, self.optimum, self.maximum)
+        ordered = all(low <= best <= high for low, best, high in zip(*sizes, strict=True))
+        if not ordered or not all(self.fits(size) for size in sizes):
+            raise UsageFailed(
+                f"the range of image sizes is {', '.join(map(size_text, sizes))} (min, opt, max)",
+                expected=f"heights and widths that rise in that order, of {self.patch_size} pixels at least"
+                + (f" and multiples of {self.step}" if self.step > 1 else ""),
+                next_command="give --minShapes, --optShapes and --maxShapes in that order of size",
+            )
+
+    def fits(self, size: tuple[int, int]) -> bool:
+        """Whether patches can be cut of a picture of ``(height, width)``."""
+        return min(size) >= self.patch_size and not any(side % self.step for side in size)
+
+    def holds(self, size: tuple[int, int]) -> bool:
+        """Whether a size lies inside the range, both its sides."""
+        bounds = zip(self.minimum, size, self.maximum, strict=True)
+        return self.fits(size) and all(low <= side <= high for low, side, high in bounds)
+
+    def tokens(self, size: tuple[int, int]) -> int:
+        """How many tokens a picture of ``(height, width)`` gives."""
+        return self.num_prefix_tokens + (size[0] // self.patch_size) * (size[1] // self.patch_size)
+
+
+def size_text(size: tuple[int, int]) -> str:
+    """An image size as it is written everywhere: ``224x448``, height first."""
+    return f"{size[0]}x{size[1]}"
 
 
 @dataclass(frozen=True)
@@ -111,6 +174,32 @@ class IOSpec:
     def output_names(self) -> tuple[str, ...]:
         """The names of the outputs, in order."""
         return tuple(output.name for output in self.outputs)
+
+    def free_at(self, batch_size: int, image_size: tuple[int, int] | None = None) -> dict[str, int]:
+        """The size of each free dimension, for :meth:`TensorSpec.at`.
+
+        Args:
+            batch_size: images in one inference.
+            image_size: ``(height, width)``; needed only where the image size is free.
+        """
+        free = {BATCH: batch_size}
+        if image_size is not None:
+            free |= {HEIGHT: image_size[0], WIDTH: image_size[1]}
+            if self.sizes is not None:
+                free[TOKENS] = self.sizes.tokens(image_size)
+        return free
+
+    def free_of(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+        """The size of each free dimension, read off the shapes of the inputs by name."""
+        found = {
+            dim: size
+            for entry in self.inputs
+            for dim, size in zip(entry.shape, shapes[entry.name], strict=True)
+            if isinstance(dim, str)
+        }
+        size = (found[HEIGHT], found[WIDTH]) if HEIGHT in found else None
+        fixed = self.batch.minimum  # a fixed batch has no name to be read under
+        return self.free_at(found.get(BATCH, fixed), size)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_deploy.errors import ImportFailed, unknown_name
-from vit_deploy.spec import BatchRange, IOSpec, TensorSpec
+from vit_deploy.spec import HEIGHT, TOKENS, WIDTH, BatchRange, IOSpec, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from vit_deploy.spec import Dim, SizeRange
 
 OutputName = Literal["logits", "embedding", "tokens", "image_embeds"]
 OUTPUT_NAMES: tuple[OutputName, ...] = ("logits", "embedding", "tokens", "image_embeds")
@@ -33,6 +35,10 @@ PositionScope = Literal["all", "class", "patches"]
 Resampling = Literal["bicubic_antialias", "bicubic", "bicubic_aligned", "bilinear", "bilinear_antialias"]
 """How learned positions are resampled: torch's ``F.interpolate`` with ``antialias=True``, plain, or
 with ``align_corners=True``."""
+
+RelativeResampling = Literal["geometric", "bilinear"]
+"""How tables of relative positions are resampled: linearly between places whose distances grow as a
+geometric progression (the authors of BEiT, and timm), or with ``F.interpolate`` (transformers)."""
 
 RelativePositions = Literal["none", "block", "shared"]
 """Relative position bias: none, a table per block (BEiT), or one for all blocks."""
@@ -100,6 +106,7 @@ class ViTConfig:
         position_resampling: how the source of the checkpoint resamples them to other sizes.
         rotary: rotary positions, turned into queries and keys.
         relative_positions: a bias on attention that is looked up by the distance of two patches.
+        relative_position_resampling: how the source of the checkpoint resamples those to other sizes.
         pre_norm: a LayerNorm before the first block (CLIP).
         layer_scale: a learned scale on the output of attention and MLP (CaiT, DeiT III, DINOv2).
         qk_norm: LayerNorms on queries and keys, head by head.
@@ -145,6 +152,7 @@ class ViTConfig:
     position_resampling: Resampling = "bicubic_antialias"
     rotary: RotaryConfig | None = None
     relative_positions: RelativePositions = "none"
+    relative_position_resampling: RelativeResampling = "geometric"
     pre_norm: bool = False
     layer_scale: bool = False
     qk_norm: bool = False
@@ -231,7 +239,11 @@ class ViTConfig:
         return ("image_embeds",) if self.projection_dim else ("embedding", "tokens")
 
     def io_spec(
-        self, outputs: tuple[OutputName, ...] = (), batch: BatchRange | None = None, dtype: str = "float32"
+        self,
+        outputs: tuple[OutputName, ...] = (),
+        batch: BatchRange | None = None,
+        dtype: str = "float32",
+        sizes: SizeRange | None = None,
     ) -> IOSpec:
         """The inputs and outputs by name: ``pixel_values`` is ``(b, c, h, w)``, normalised.
 
@@ -239,12 +251,14 @@ class ViTConfig:
             outputs: the outputs asked for, in order; ``default_outputs`` when empty.
             batch: the batch sizes to be made for.
             dtype: numpy dtype name of inputs and outputs.
+            sizes: the image sizes to be made for; the config's own alone when ``None``.
         """
         batch = batch or BatchRange()
-        shapes: dict[str, tuple[int, ...]] = {
+        image: tuple[Dim, Dim] = (HEIGHT, WIDTH) if sizes else self.image_size
+        shapes: dict[str, tuple[Dim, ...]] = {
             "logits": (self.num_classes,),
             "embedding": (self.embedding_dim,),
-            "tokens": (self.num_tokens, self.embed_dim),
+            "tokens": (TOKENS if sizes else self.num_tokens, self.embed_dim),
             "image_embeds": (self.image_embeds_dim,),
         }
         names = outputs or self.default_outputs
@@ -252,9 +266,10 @@ class ViTConfig:
             if name not in self.output_names:
                 raise unknown_name("output of this model", name, self.output_names)
         return IOSpec(
-            inputs=(TensorSpec("pixel_values", dtype, (batch.dim, self.in_channels, *self.image_size)),),
+            inputs=(TensorSpec("pixel_values", dtype, (batch.dim, self.in_channels, *image)),),
             outputs=tuple(TensorSpec(name, dtype, (batch.dim, *shapes[name])) for name in names),
             batch=batch,
+            sizes=sizes,
         )
 
     def to_dict(self) -> dict[str, Any]:
