@@ -41,66 +41,81 @@ def resample_grid(values: Tensor, old: tuple[int, int], new: tuple[int, int], re
 def interpolation_matrix(old: int, new: int, resampling: Resampling, like: Tensor) -> Tensor:
     """``(new, old)``: what each of ``new`` positions takes of each of ``old``.
 
+    Every distance between two samples is a fraction, whose numerator and denominator are whole numbers
+    that a float32 holds exactly: it is rounded once, however large the grid is.
+
     Args:
         old: the number of samples there are.
         new: the number asked for; may be free while a graph is captured.
         resampling: the kernel.
         like: gives dtype and device.
     """
-    cubic = resampling.startswith("bicubic")
-    index = torch.arange(new, device=like.device).to(like.dtype)
+    dtype = like.dtype if like.dtype == torch.float64 else torch.float32
+    index = torch.arange(new, device=like.device).to(dtype).unsqueeze(1)  # new 1
+    # The size as a tensor: arithmetic on sizes themselves is what exporters get wrong.
+    count = index[-1:] + 1
+    kernel = cubic(-0.5 if resampling.endswith("_antialias") else -0.75)
+    kernel = kernel if resampling.startswith("bicubic") else triangle
     if resampling.endswith("_antialias"):
-        return _antialiased(index, old, new, _cubic(-0.5) if cubic else _triangle)
-    if resampling == "bicubic_aligned":
-        place = index * (old - 1) / max(new - 1, 1)
+        weights = _antialiased(index, old, count, kernel)
     else:
-        place = (index + 0.5) * old / new - 0.5
-    return _clamped(place, old, _cubic(-0.75) if cubic else _triangle)
+        weights = _clamped(index, old, count, kernel, aligned=resampling.endswith("_aligned"))
+    return weights.to(like.dtype)
 
 
-def _antialiased(index: Tensor, old: int, new: int, kernel: Kernel) -> Tensor:
+def _antialiased(index: Tensor, old: int, count: Tensor, kernel: Kernel) -> Tensor:
     """The kernel is widened where the picture shrinks, and cut off and normalised at the edges."""
-    centre = (index + 0.5) * old / new
-    widening = torch.clamp(torch.ones_like(centre[:1]) * old / new, min=1.0)
-    samples = torch.arange(old, device=index.device).to(index.dtype) + 0.5
-    weights = kernel((samples.unsqueeze(0) - centre.unsqueeze(1)) / widening)
+    samples = torch.arange(old, device=index.device).to(index.dtype)
+    distance = (2 * samples + 1) * count - (2 * index + 1) * old
+    weights = kernel(distance / (2 * torch.clamp(count, min=old)))
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def _clamped(place: Tensor, old: int, kernel: Kernel) -> Tensor:
+def _clamped(index: Tensor, old: int, count: Tensor, kernel: Kernel, *, aligned: bool) -> Tensor:
     """Taps that fall outside take the sample at the edge."""
-    if old == 1:
-        return torch.ones_like(place).unsqueeze(1)
-    samples = torch.arange(-_BORDER, old + _BORDER, device=place.device).to(place.dtype)
-    weights = kernel(samples.unsqueeze(0) - place.unsqueeze(1))
-    first = weights[:, : _BORDER + 1].sum(dim=1, keepdim=True)
-    last = weights[:, old + _BORDER - 1 :].sum(dim=1, keepdim=True)
-    return torch.cat([first, weights[:, _BORDER + 1 : old + _BORDER - 1], last], dim=1)
+    samples = torch.arange(-_BORDER, old + _BORDER, device=index.device)
+    taps = samples.to(index.dtype)
+    if aligned:
+        steps = torch.clamp(count - 1, min=1)
+        distance = (taps * steps - index * (old - 1)) / steps
+    else:
+        distance = ((2 * taps + 1) * count - (2 * index + 1) * old) / (2 * count)
+    inside = torch.clamp(samples, min=0, max=old - 1).unsqueeze(1) == torch.arange(old, device=index.device)
+    return kernel(distance) @ inside.to(index.dtype)
 
 
-def _cubic(a: float) -> Kernel:
-    """Keys' cubic convolution kernel (https://doi.org/10.1109/TASSP.1981.1163711)."""
+def cubic(a: float) -> Kernel:
+    """Keys' cubic convolution kernel (https://doi.org/10.1109/TASSP.1981.1163711).
+
+    Its two pieces are 0 at their ends, so they are added, each held inside its own range.
+    """
 
     def kernel(distance: Tensor) -> Tensor:
         x = distance.abs()
-        near = ((a + 2) * x - (a + 3)) * x * x + 1
-        far = (((x - 5) * x + 8) * x - 4) * a
-        return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+        inner, outer = torch.clamp(x, max=1), torch.clamp(x, min=1, max=2)
+        near = ((a + 2) * inner - (a + 3)) * inner * inner + 1
+        far = (((outer - 5) * outer + 8) * outer - 4) * a
+        return near + far
 
     return kernel
 
 
-def _triangle(distance: Tensor) -> Tensor:
+def triangle(distance: Tensor) -> Tensor:
+    """The kernel of linear interpolation."""
     return torch.clamp(1 - distance.abs(), min=0)
 
 
 def interpolate_positions(
     positions: Tensor, old: tuple[int, int], new: tuple[int, int], resampling: Resampling
 ) -> Tensor:
-    """Resample ``(h·w, d)`` once, before export, with the very function that the sources call."""
+    """Resample ``(h·w, d)`` once, before export, with the very function that the sources call.
+
+    In float64 where the positions are, otherwise in float32, as the sources do.
+    """
     if old == new:
         return positions
-    grid = torch.unflatten(positions.float(), 0, old).permute(2, 0, 1).unsqueeze(0)
+    wide = positions if positions.dtype == torch.float64 else positions.float()
+    grid = torch.unflatten(wide, 0, old).permute(2, 0, 1).unsqueeze(0)
     mode, _, how = resampling.partition("_")
     resized = F.interpolate(
         grid, size=new, mode=mode, align_corners=how == "aligned", antialias=how == "antialias"
