@@ -34,7 +34,8 @@ from vit_deploy.errors import HostileInput, OutputFailed, UsageFailed
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.protocols import Artefact, ExportedFiles, recorded_options
-from vit_deploy.weights.tensors import read_safetensors, sha256_of, sync_file, write_safetensors
+from vit_deploy.weights.safetensors_file import read_safetensors
+from vit_deploy.weights.tensors import sha256_of, sync_file, write_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

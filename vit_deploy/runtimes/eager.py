@@ -149,7 +149,7 @@ class EagerRuntime:
         import torch
 
         from vit_deploy.model.vit import ViT
-        from vit_deploy.weights.tensors import read_safetensors
+        from vit_deploy.weights.safetensors_file import read_safetensors
 
         require_device(device)
         refuse_cuda_graph(self.name, options)

@@ -10,7 +10,7 @@ from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.weights import timm, transformers
 from vit_deploy.weights.files import read_checkpoint_file
 from vit_deploy.weights.imported import Model, Source
-from vit_deploy.weights.tensors import sha256_of
+from vit_deploy.weights.tensors import sha256_later
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def load(request: Request) -> Model:
         weights=weights,
         preprocessing=Preprocessing.default(config),
         labels=(),
-        source=Source(kind, arch, sha256_of(path)),
+        source=Source(kind, arch, sha256_later(path)),
     )
 
 

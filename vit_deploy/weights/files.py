@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import HostileInput, ImportFailed
 from vit_deploy.model.fields import Fields
-from vit_deploy.weights.tensors import Weights, WeightTensor, read_safetensors, sha256_of
+from vit_deploy.weights.safetensors_file import read_safetensors
+from vit_deploy.weights.tensors import Weights, WeightTensor, sha256_later
 from vit_deploy.weights.torch_file import read_torch_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 CONFIG_NAME = "config.json"
 PROCESSOR_NAME = "preprocessor_config.json"
@@ -58,8 +62,8 @@ def read_checkpoint_file(path: Path) -> Weights:
     return read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
 
 
-def read_directory_weights(directory: Path) -> tuple[Weights, str]:
-    """The weights in a checkpoint's directory, unread, and their SHA-256.
+def read_directory_weights(directory: Path) -> tuple[Weights, Callable[[], str]]:
+    """The weights in a checkpoint's directory, unread, and what computes their SHA-256.
 
     The hash of shards is that of the sorted hashes of all of them.
 
@@ -69,7 +73,7 @@ def read_directory_weights(directory: Path) -> tuple[Weights, str]:
     """
     for name in WEIGHT_NAMES:
         if (directory / name).is_file():
-            return read_checkpoint_file(directory / name), sha256_of(directory / name)
+            return read_checkpoint_file(directory / name), sha256_later(directory / name)
     for name in INDEX_NAMES:
         if (directory / name).is_file():
             return _read_shards(directory / name)
@@ -80,7 +84,7 @@ def read_directory_weights(directory: Path) -> tuple[Weights, str]:
     )
 
 
-def _read_shards(index: Path) -> tuple[Weights, str]:
+def _read_shards(index: Path) -> tuple[Weights, Callable[[], str]]:
     places = read_json(index).fields("weight_map")
     shards = {name: places.text(name) for name in sorted(places.data)}
     opened: dict[str, Weights] = {}
@@ -93,8 +97,12 @@ def _read_shards(index: Path) -> tuple[Weights, str]:
             )
         opened[shard] = read_checkpoint_file(index.parent / shard)
     tensors = [_tensor_in(opened[shard], name, shard) for name, shard in shards.items()]
-    hashes = sorted(sha256_of(index.parent / shard) for shard in opened)
-    return Weights(tensors), hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    hashes = [sha256_later(index.parent / shard) for shard in opened]
+    return Weights(tensors), lambda: _hash_of_hashes(compute() for compute in hashes)
+
+
+def _hash_of_hashes(hashes: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
 def _tensor_in(weights: Weights, name: str, shard: str) -> WeightTensor:

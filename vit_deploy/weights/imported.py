@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vit_deploy.errors import HostileInput, ImportFailed, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import torch
     from torch import nn
@@ -21,6 +21,25 @@ if TYPE_CHECKING:
     from vit_deploy.weights.tensors import Weights
 
 
+class _Later:
+    """A text, or what gives it: then it is asked for once, when it is first looked at.
+
+    A descriptor as the default of a dataclass's field
+    (https://docs.python.org/3/library/dataclasses.html#descriptor-typed-fields).
+    """
+
+    def __get__(self, instance: Source | None, owner: type) -> str:
+        if instance is None:
+            raise AttributeError("the field has no default")
+        value: str | Callable[[], str] = instance.__dict__["_sha256"]
+        if not isinstance(value, str):
+            value = instance.__dict__["_sha256"] = value()
+        return value
+
+    def __set__(self, instance: Source, value: str | Callable[[], str]) -> None:
+        instance.__dict__["_sha256"] = value
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a model came from.
@@ -28,12 +47,13 @@ class Source:
     Attributes:
         kind: ``native``, ``timm``, ``transformers`` or ``random``.
         name: what its owner calls it: an architecture or a hub name, never a path.
-        sha256: hash of the checkpoint file; of the seed's name for random weights.
+        sha256: hash of the checkpoint file, or what computes it when it is first asked for (hashing
+            takes longer than all else of an import); of the seed's name for random weights.
     """
 
     kind: str
     name: str
-    sha256: str
+    sha256: _Later = _Later()
 
 
 @dataclass(frozen=True)
@@ -42,6 +62,7 @@ class Model:
 
     Attributes:
         labels: one per class, or empty where the checkpoint names none.
+        notes: what a person should know of the import: what was left out, or taken for granted.
     """
 
     config: ViTConfig
@@ -49,6 +70,7 @@ class Model:
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     source: Source
+    notes: tuple[str, ...] = ()
 
     def module(self, spec: IOSpec, *, layout: Layout | None = None) -> nn.Module:
         """The module that takes and gives what ``spec`` says, without the model's weights.
@@ -192,12 +214,7 @@ def _shape_hint(name: str) -> str:
 
 def _check_finite(weights: Weights) -> None:
     for name, tensor in weights.items():
-        values = tensor.read()
-        # NaN and Inf always reach the sum, and summing is a hundred times faster than asking each
-        # number. A sum of finite numbers may overflow, so only the count decides.
-        if bool(values.sum().isfinite()):
-            continue
-        bad = int((~values.isfinite()).sum())
+        bad = tensor.nonfinite()
         if bad:
             raise HostileInput(
                 f"weight {name!r} holds {bad} NaN or Inf of {tensor.numel} values",

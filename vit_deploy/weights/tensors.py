@@ -11,9 +11,8 @@ import hashlib
 import json
 import math
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vit_deploy.errors import HostileInput, ImportFailed, OutputFailed
@@ -25,21 +24,6 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-
-_SAFETENSORS_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
-_RESIDENT_BYTES = 64 << 20
-"""How much of a file is read before it is opened anew."""
 
 _FLOATING = {"float64", "float32", "float16", "bfloat16"}
 
@@ -53,12 +37,17 @@ class WeightTensor:
         shape: its shape.
         dtype: its torch dtype name, such as ``float32``.
         reader: gives the tensor, contiguous, on the CPU; called at each :meth:`read`.
+        scan: how many of its numbers are NaN or Inf, where that can be told without keeping them.
+        parts: tensors whose numbers, in whatever order, are just this one's (the q, k and v of a
+            ``qkv``); they are looked at in its stead where the order is of no account.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     reader: Callable[[], torch.Tensor]
+    scan: Callable[[], int] | None = None
+    parts: tuple[WeightTensor, ...] = ()
 
     @property
     def numel(self) -> int:
@@ -82,7 +71,19 @@ class WeightTensor:
 
     def renamed(self, name: str) -> WeightTensor:
         """The same tensor under another name."""
-        return WeightTensor(name, self.shape, self.dtype, self.reader)
+        return replace(self, name=name)
+
+    def rearranged(
+        self, name: str, shape: tuple[int, ...], change: Callable[[torch.Tensor], torch.Tensor]
+    ) -> WeightTensor:
+        """The same numbers in another order and shape (a kernel transposed), made when asked.
+
+        Args:
+            name: of the new tensor.
+            shape: of the new tensor.
+            change: from this tensor to that one.
+        """
+        return WeightTensor(name, shape, self.dtype, lambda: change(self.read()).contiguous(), parts=(self,))
 
     def as_float32(self) -> WeightTensor:
         """The same tensor as float32 (exact from float16 and bfloat16, rounded from float64)."""
@@ -94,7 +95,19 @@ class WeightTensor:
                 expected=f"one of {', '.join(sorted(_FLOATING))}",
                 next_command="have its owner save it unquantised",
             )
-        return WeightTensor(self.name, self.shape, "float32", lambda: self.read().float())
+        # Every number of 16 bits is one of float32; a float64 may overflow, so the result is looked at.
+        exact = self.dtype != "float64"
+        return WeightTensor(
+            self.name, self.shape, "float32", lambda: self.read().float(), parts=(self,) if exact else ()
+        )
+
+    def nonfinite(self) -> int:
+        """How many of its numbers are NaN or Inf."""
+        if self.scan is not None:
+            return self.scan()
+        if self.parts:
+            return sum(part.nonfinite() for part in self.parts)
+        return count_nonfinite(self.read())
 
 
 def concatenate(name: str, parts: Iterable[WeightTensor]) -> WeightTensor:
@@ -107,7 +120,14 @@ def concatenate(name: str, parts: Iterable[WeightTensor]) -> WeightTensor:
 
         return torch.cat([piece.read() for piece in pieces])
 
-    return WeightTensor(name, shape, pieces[0].dtype, read)
+    return WeightTensor(name, shape, pieces[0].dtype, read, parts=pieces)
+
+
+def count_nonfinite(values: torch.Tensor) -> int:
+    """How many of ``values`` are NaN or Inf."""
+    # NaN and Inf always reach the sum, and summing is a hundred times faster than asking each number.
+    # A sum of finite numbers may overflow, so only the count decides.
+    return 0 if bool(values.sum().isfinite()) else int((~values.isfinite()).sum())
 
 
 class Weights(Mapping[str, WeightTensor]):
@@ -141,70 +161,6 @@ class Weights(Mapping[str, WeightTensor]):
             ImportFailed: for a tensor of integers, or of a dtype that is not known.
         """
         return Weights(tensor.as_float32() for tensor in self.values())
-
-
-class _SafetensorsFile:
-    """Reads single tensors of a file, from any thread.
-
-    What was read through a mapping stays resident, and would make the whole checkpoint count as
-    memory of this process; opening the file anew for each tensor takes ten times as long as reading
-    it. So the file is opened anew after every :data:`_RESIDENT_BYTES`.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._file: Any = None
-        self._read_bytes = 0
-
-    def read(self, name: str) -> torch.Tensor:
-        """A copy of one tensor.
-
-        Raises:
-            HostileInput: when the file is not what it was when its header was read.
-        """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with self._lock:
-                if self._file is None or self._read_bytes > _RESIDENT_BYTES:
-                    self._file, self._read_bytes = safe_open(self._path, framework="pt"), 0
-                tensor: torch.Tensor = self._file.get_tensor(name).clone()
-                self._read_bytes += tensor.nbytes
-        except (SafetensorError, OSError) as error:
-            raise HostileInput(
-                f"weight {name!r} of {str(self._path)!r} cannot be read: {error}",
-                expected="the file as it was when its header was read",
-                next_command="copy or download the checkpoint again",
-            ) from error
-        return tensor
-
-
-def read_safetensors(path: Path) -> Weights:
-    """The weights of a safetensors file, unread; the header is checked against the file's size.
-
-    Raises:
-        HostileInput: when the file is truncated, or is no safetensors file.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as header:
-            slices = {name: header.get_slice(name) for name in sorted(header.keys())}
-            described = {
-                name: (tuple(entry.get_shape()), str(entry.get_dtype())) for name, entry in slices.items()
-            }
-    except (SafetensorError, OSError, ValueError) as error:
-        raise HostileInput(
-            f"{str(path)!r} is no whole safetensors file: {error}",
-            expected="a file as safetensors wrote it",
-            next_command="copy or download the checkpoint again",
-        ) from error
-    file = _SafetensorsFile(path)
-    return Weights(
-        WeightTensor(name, shape, _SAFETENSORS_DTYPES.get(dtype, dtype), functools.partial(file.read, name))
-        for name, (shape, dtype) in described.items()
-    )
 
 
 def write_safetensors(weights: Weights, target: BinaryIO) -> str:
@@ -270,6 +226,35 @@ def sha256_of(path: Path) -> str:
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
+
+
+def sha256_later(path: Path) -> Callable[[], str]:
+    """What computes the SHA-256 of a file when it is called, if the file is then what it is now.
+
+    Raises:
+        HostileInput: (when called) if the file was changed or removed meanwhile.
+    """
+    before = path.stat()
+
+    def compute() -> str:
+        try:
+            after = path.stat()
+            digest = sha256_of(path)
+        except OSError as error:
+            raise _changed(path, error.strerror or str(error)) from error
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise _changed(path, "it was changed")
+        return digest
+
+    return compute
+
+
+def _changed(path: Path, reason: str) -> HostileInput:
+    return HostileInput(
+        f"{str(path)!r} is no longer the checkpoint that was loaded: {reason}",
+        expected="a file that nobody changes while it is in use",
+        next_command="run the command again",
+    )
 
 
 def sync_file(file: BinaryIO) -> None:
