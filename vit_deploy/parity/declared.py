@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.model.config import OUTPUT_NAMES
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -27,8 +25,7 @@ def spec_fault(spec: IOSpec, config: ViTConfig) -> str:
     """
     known = {
         entry.name: entry
-        for name in OUTPUT_NAMES
-        if name != "logits" or config.num_classes
+        for name in config.output_names
         for entry in config.io_spec((name,), spec.batch).outputs
     }
     (expected,) = config.io_spec((), spec.batch).inputs
