@@ -1,78 +1,97 @@
 """The table of named architectures.
 
-Sizes follow Dosovitskiy et al. 2021 (https://arxiv.org/abs/2010.11929, table 1), Zhai et al.
-2022 for g (https://arxiv.org/abs/2106.04560, table 2) and Touvron et al. 2021 for DeiT
-(https://arxiv.org/abs/2012.12877); names are those that timm made the field's standard.
+Names are those that timm (https://github.com/huggingface/pytorch-image-models) made the field's
+standard. The table, ``architectures.json``, holds what sets each apart from ``ViTConfig()``; it was
+read off timm's own modules by ``scripts/timm_architectures.py``, and timm is not needed to use it.
+Beside it stand the architectures that no ViTConfig can say, with what is missing.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import functools
+import json
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
 
-from vit_deploy.errors import unknown_name
+from vit_deploy.errors import UsageFailed, unknown_name
 from vit_deploy.model.config import ViTConfig
 
-
-def _size(embed_dim: int, depth: int, num_heads: int, mlp_dim: int = 0) -> ViTConfig:
-    return ViTConfig(embed_dim=embed_dim, depth=depth, num_heads=num_heads, mlp_dim=mlp_dim or 4 * embed_dim)
-
-
-_SIZES = {
-    "tiny": _size(192, 12, 3),
-    "small": _size(384, 12, 6),
-    "base": _size(768, 12, 12),
-    "large": _size(1024, 24, 16),
-    "huge": _size(1280, 32, 16),
-    "giant": _size(1408, 40, 16, 6144),
-}
-
-_VARIANTS = (
-    ("tiny", 16, (224, 384)),
-    ("small", 8, (224,)),
-    ("small", 16, (224, 384)),
-    ("small", 32, (224, 384)),
-    ("base", 8, (224,)),
-    ("base", 16, (224, 384)),
-    ("base", 32, (224, 384)),
-    ("large", 14, (224,)),
-    ("large", 16, (224, 384)),
-    ("large", 32, (224, 384)),
-    ("huge", 14, (224,)),
-    ("giant", 14, (224,)),
-)
+ARCHITECTURES_FILE = Path(__file__).with_name("architectures.json")
 
 DEFAULT_ARCH = "vit_base_patch16_224"
 
 
-def _named_configs() -> dict[str, ViTConfig]:
-    table = {
-        f"vit_{size}_patch{patch}_{pixels}": replace(
-            _SIZES[size], patch_size=patch, image_size=(pixels, pixels)
-        )
-        for size, patch, resolutions in _VARIANTS
-        for pixels in resolutions
-    }
-    for size, resolutions in (("tiny", (224,)), ("small", (224,)), ("base", (224, 384))):
-        for pixels in resolutions:
-            plain = replace(_SIZES[size], image_size=(pixels, pixels))
-            table[f"deit_{size}_patch16_{pixels}"] = plain
-            table[f"deit_{size}_distilled_patch16_{pixels}"] = replace(
-                plain, distillation_token=True, distillation_head=True
-            )
-    return table
+@functools.cache
+def _document() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(ARCHITECTURES_FILE.read_text(encoding="utf-8"))
+    return document
 
 
-NAMED_CONFIGS: dict[str, ViTConfig] = _named_configs()
-"""Every named architecture, by its timm name."""
+class _Configs(MutableMapping[str, ViTConfig]):
+    """The configs by name; the file is read at the first look, each config made when it is asked for."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, ViTConfig] = {}
+        self._names: dict[str, dict[str, Any] | None] = {}
+
+    def _known(self) -> dict[str, dict[str, Any] | None]:
+        if not self._names:
+            self._names = dict(_document()["architectures"])
+        return self._names
+
+    def __getitem__(self, name: str) -> ViTConfig:
+        if name not in self._made:
+            self._made[name] = ViTConfig.from_dict(self._known()[name] or {})
+        return self._made[name]
+
+    def __setitem__(self, name: str, config: ViTConfig) -> None:
+        self._known()[name] = None
+        self._made[name] = config
+
+    def __delitem__(self, name: str) -> None:
+        del self._known()[name]
+        self._made.pop(name, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known())
+
+    def __len__(self) -> int:
+        return len(self._known())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known()
+
+
+NAMED_CONFIGS: MutableMapping[str, ViTConfig] = _Configs()
+"""Every named architecture, in the order of the names."""
+
+
+def what_is_missing(name: str) -> str:
+    """What a known architecture has that no ViTConfig can say; empty for any other name."""
+    return _missing().get(name.partition(".")[0], "")
+
+
+@functools.cache
+def _missing() -> dict[str, str]:
+    return {name: part for part, names in _document()["unsupported"].items() for name in names}
 
 
 def named_config(name: str) -> ViTConfig:
     """The config of a named architecture; a pretrained tag (``.augreg_in21k``) is allowed and ignored.
 
     Raises:
-        UsageFailed: for an unknown name, with the nearest ones.
+        UsageFailed: for an architecture that is not supported, with what is missing; for an unknown
+            name, with the nearest ones.
     """
-    config = NAMED_CONFIGS.get(name.partition(".")[0])
-    if config is None:
-        raise unknown_name("architecture", name, NAMED_CONFIGS, "vit-deploy models")
-    return config
+    plain = name.partition(".")[0]
+    if plain in NAMED_CONFIGS:
+        return NAMED_CONFIGS[plain]
+    missing = what_is_missing(plain)
+    if missing:
+        raise UsageFailed(
+            f"the architecture {plain!r} is not supported: it has {missing}",
+            expected="a Vision Transformer of pre-norm blocks, LayerNorm and full attention",
+            next_command="vit-deploy models",
+        )
+    raise unknown_name("architecture", name, NAMED_CONFIGS, "vit-deploy models")
