@@ -75,6 +75,10 @@ def _projection(state: State, prefix: str = "") -> State:
     }
 
 
+def _plain(state: State, others: State) -> dict[str, Any]:
+    return state
+
+
 def _ddp(state: State, others: State) -> dict[str, Any]:
     return {"state_dict": _prefixed("module.", state), "epoch": 3}
 
@@ -145,12 +149,13 @@ def _separate_qkv(state: State, others: State) -> dict[str, Any]:
 
 
 def _specimen(family: str, name: str, nesting: Nesting, architecture: str, **sizes: Any) -> Specimen:
-    write = partial(save, architecture=architecture, sizes=sizes, nesting=nesting)
-    return Specimen(family, SOURCE, name, write)
+    make = partial(save, architecture=architecture, sizes=sizes)
+    return Specimen(family, SOURCE, name, partial(make, nesting=nesting), plain=partial(make, nesting=_plain))
 
 
 def _file(family: str, name: str, nesting: Nesting, architecture: str) -> Specimen:
-    return Specimen(family, SOURCE, name, partial(save_file, architecture=architecture, nesting=nesting))
+    make = partial(save_file, architecture=architecture)
+    return Specimen(family, SOURCE, name, partial(make, nesting=nesting), plain=partial(make, nesting=_plain))
 
 
 def _save_random(folder: Path, seed: int, *, state: dict[str, tuple[int, ...]]) -> dict[str, str]:
@@ -182,6 +187,6 @@ STRANGERS: tuple[Stranger, ...] = (
         SOURCE,
         "GPT-2",
         partial(_save_random, state={"wte.weight": (99, 32), "h.0.attn.c_attn.weight": (32, 96)}),
-        "wte|h.0|missing|patch",
+        says="wte|h.0|missing|patch",
     ),
 )

@@ -193,6 +193,6 @@ SPECIMENS: tuple[Specimen, ...] = (
 )
 
 STRANGERS: tuple[Stranger, ...] = (
-    Stranger("Pickled objects", SOURCE, "objects", _save_objects, "object|pickle|code"),
-    Stranger("MLP-Mixer", SOURCE, "Mixer-B_16", _save_mixer, "mixer|embedding"),
+    Stranger("Pickled objects", SOURCE, "objects", _save_objects, says="object|pickle|code"),
+    Stranger("MLP-Mixer", SOURCE, "Mixer-B_16", _save_mixer, says="mixer|embedding"),
 )

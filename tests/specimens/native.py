@@ -1,4 +1,4 @@
-"""Our own bundles, without an artefact: the model, its weights and where it came from."""
+"""Our own bundles: a model, its weights and where it came from, beside an artefact that was not verified."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ SOURCE = "native"
 
 
 def save(folder: Path, seed: int, *, origin: Specimen) -> dict[str, str]:
-    """A bundle of what another specimen is imported as."""
-    from vit_deploy.bundle import edit_bundle
+    """A bundle of what another specimen is imported as; its artefact plays no part here."""
+    from vit_deploy.deploy.export import export_model
     from vit_deploy.weights import load_model
 
     model = load_model(**origin.save(folder / "origin"))
-    with edit_bundle(folder / "bundle", model):
-        pass
+    (outcome,) = export_model(model, folder / "bundle", ["onnx"], verify=False)
+    if outcome.error is not None:
+        raise outcome.error
     return {"reference": str(folder / "bundle")}
+
+
+def _save_origin(folder: Path, seed: int, *, origin: Specimen) -> dict[str, str]:
+    return origin.save(folder)
 
 
 def _save_tampered(folder: Path, seed: int) -> dict[str, str]:
@@ -40,7 +45,9 @@ def _origin(among: tuple[Specimen, ...], name: str) -> Specimen:
 
 def _specimen(origin: Specimen) -> Specimen:
     name = f"bundle of {origin.source} {origin.name}"
-    return Specimen(origin.family, SOURCE, name, partial(save, origin=origin))
+    return Specimen(
+        origin.family, SOURCE, name, partial(save, origin=origin), plain=partial(_save_origin, origin=origin)
+    )
 
 
 SPECIMENS: tuple[Specimen, ...] = (
@@ -51,5 +58,5 @@ SPECIMENS: tuple[Specimen, ...] = (
 )
 
 STRANGERS: tuple[Stranger, ...] = (
-    Stranger("Tampered bundle", SOURCE, "tampered weights", _save_tampered, "SHA-256"),
+    Stranger("Tampered bundle", SOURCE, "tampered weights", _save_tampered, says="SHA-256"),
 )

@@ -60,7 +60,7 @@ def _specimen(family: str, config: str, vision: dict[str, Any] = VISION, **more:
 
 
 def _stranger(family: str, config: str, says: str, vision: dict[str, Any]) -> Stranger:
-    return Stranger(family, SOURCE, config, partial(save, config=config, vision=vision), says)
+    return Stranger(family, SOURCE, config, partial(save, config=config, vision=vision), says=says)
 
 
 SPECIMENS: tuple[Specimen, ...] = (

@@ -25,12 +25,15 @@ class Specimen:
         source: the library or the format that it comes from.
         name: the architecture or class there; unique within the source.
         write: makes and saves it in a folder, from a seed.
+        plain: saves the same weights as the source library reads them by itself, for a checkpoint that
+            only we read: a training script's nesting, a bundle.
     """
 
     family: str
     source: str
     name: str
     write: Saver
+    plain: Saver | None = None
 
     @property
     def id(self) -> str:
@@ -47,6 +50,11 @@ class Specimen:
         folder.mkdir(parents=True, exist_ok=True)
         return self.write(folder, self.seed)
 
+    def save_plain(self, folder: Path) -> dict[str, str]:
+        """Write into ``folder`` what the source library reads; gives the arguments of ``load_model``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return (self.plain or self.write)(folder, self.seed)
+
 
 @dataclass(frozen=True)
 class Stranger(Specimen):
@@ -56,4 +64,4 @@ class Stranger(Specimen):
         says: a regular expression that the message must match, whatever the case of its letters.
     """
 
-    says: str
+    says: str = ""

@@ -32,7 +32,9 @@ def _specimen(family: str, architecture: str, suffix: str = "", **sizes: Any) ->
 
 
 def _stranger(family: str, architecture: str, says: str, **sizes: Any) -> Stranger:
-    return Stranger(family, SOURCE, architecture, partial(save, architecture=architecture, sizes=sizes), says)
+    return Stranger(
+        family, SOURCE, architecture, partial(save, architecture=architecture, sizes=sizes), says=says
+    )
 
 
 SPECIMENS: tuple[Specimen, ...] = (

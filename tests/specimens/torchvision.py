@@ -70,15 +70,19 @@ SPECIMENS: tuple[Specimen, ...] = (
 )
 
 STRANGERS: tuple[Stranger, ...] = (
-    Stranger("Swin", SOURCE, "swin_t", _save_swin, "swin"),
+    Stranger("Swin", SOURCE, "swin_t", _save_swin, says="swin"),
     Stranger(
         "ConvNet",
         SOURCE,
         "shufflenet_v2_x0_5",
         partial(_save_network, builder="shufflenet_v2_x0_5"),
-        "shufflenet",
+        says="shufflenet",
     ),
     Stranger(
-        "ViT with a convolutional stem", SOURCE, "vit_b_16, stem", _save_convolutional_stem, "conv|stem|hybrid"
+        "ViT with a convolutional stem",
+        SOURCE,
+        "vit_b_16, stem",
+        _save_convolutional_stem,
+        says="conv|stem|hybrid",
     ),
 )

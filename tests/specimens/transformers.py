@@ -74,7 +74,7 @@ def _specimen(
 
 
 def _stranger(family: str, model: str, config: str, says: str, **sizes: Any) -> Stranger:
-    return Stranger(family, SOURCE, model, _writer(model, config, sizes, {}), says)
+    return Stranger(family, SOURCE, model, _writer(model, config, sizes, {}), says=says)
 
 
 _SWIGLU = {"use_swiglu_ffn": True}

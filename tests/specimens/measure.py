@@ -1,0 +1,157 @@
+"""What the library does with a specimen: one cell for each act, through its own interface.
+
+A cell is what a user would see: the act passed, with its figure, or it was refused, with the message.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from vit_deploy.errors import BackendMissing, ParityFailed, VitDeployError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.specimens.specimen import Specimen
+    from vit_deploy.deploy.export import Outcome
+    from vit_deploy.spec import Verdict as Parity
+    from vit_deploy.weights.imported import Model
+
+Verdict = Literal["passed", "refused", "failed", "unavailable"]
+"""``refused``: the library says why not; ``failed``: it promised and did not keep it; ``unavailable``:
+this machine cannot measure it."""
+
+BATCH_SIZES = (1, 2, 4)
+
+ACTS: dict[str, str] = {
+    "proved": "imported and proved",
+    "onnx": "ONNX verified",
+    "torchscript": "TorchScript verified",
+    "tensorrt": "TensorRT-RTX built",
+    "batch": "dynamic batch",
+    "size": "dynamic size",
+}
+"""The columns of the table, and their titles."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What became of one act.
+
+    Attributes:
+        verdict: see :data:`Verdict`.
+        figure: the worst relative error of a proof, or the worst ratio of a verification.
+        reason: the message, where it did not pass.
+        details: what else was measured.
+    """
+
+    verdict: Verdict
+    figure: float | None = None
+    reason: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def claim(self) -> tuple[str, str]:
+        """What must be the same on every machine."""
+        return self.verdict, self.reason
+
+
+def measure(specimen: Specimen, folder: Path) -> dict[str, Cell]:
+    """Every cell of a specimen's row."""
+    model, proved = prove(specimen, folder)
+    if model is None:
+        return {"proved": proved}
+    return {"proved": proved, **export(model, folder / "out")}
+
+
+def prove(specimen: Specimen, folder: Path) -> tuple[Model | None, Cell]:
+    """Import a specimen and prove it; the model is ``None`` where the import was refused."""
+    from vit_deploy.proof import prove_import
+    from vit_deploy.weights import load_model
+    from vit_deploy.weights.request import Request
+
+    arguments = specimen.save(folder / "checkpoint")
+    plain = specimen.save_plain(folder / "plain") if specimen.plain else arguments
+    try:
+        model = load_model(**arguments)
+    except Exception as error:
+        return None, refusal(error, folder)
+    try:
+        proof = prove_import(Request(**plain), model)
+    except Exception as error:
+        return model, refusal(error, folder)
+    details = {"library": f"{proof.library} {proof.library_version}", "not_compared": list(proof.not_compared)}
+    if proof.passed:
+        return model, Cell("passed", proof.worst, details=details)
+    return model, Cell("failed", proof.worst, proof.sentence, details)
+
+
+def refusal(error: Exception, folder: Path) -> Cell:
+    """The cell of an error; anything but the library's own is a failure."""
+    if not isinstance(error, VitDeployError):
+        return Cell("failed", reason=f"{type(error).__name__}: {error}".replace(str(folder), "…"))
+    reason = re.sub(re.escape(str(folder)) + r"[/\w]*", "…", error.found)
+    if isinstance(error, BackendMissing):
+        return Cell("unavailable", reason=reason)
+    return Cell("failed" if isinstance(error, ParityFailed) else "refused", reason=reason)
+
+
+def export(model: Model, folder: Path) -> dict[str, Cell]:
+    """Every output in each format with a free batch, verified at several sizes of it."""
+    from vit_deploy.deploy.export import export_model
+    from vit_deploy.spec import BatchRange
+
+    outcomes = _exported(
+        folder,
+        lambda: export_model(
+            model,
+            folder,
+            ["onnx", "torchscript", "tensorrt"],
+            outputs=model.config.output_names,
+            batch=BatchRange(BATCH_SIZES[0], BATCH_SIZES[1], BATCH_SIZES[-1]),
+            options={"flavour": "rtx"},
+        ),
+    )
+    if isinstance(outcomes, Cell):
+        return dict.fromkeys(("onnx", "torchscript", "tensorrt", "batch"), outcomes)
+    cells = {outcome.format: _cell(outcome, folder) for outcome in outcomes}
+    return {**cells, "batch": _batch_cell(outcomes, cells)}
+
+
+def _exported(folder: Path, act: Callable[[], list[Outcome]]) -> dict[str, Outcome] | list[Outcome] | Cell:
+    try:
+        return act()
+    except Exception as error:
+        return refusal(error, folder)
+
+
+def _cell(outcome: Outcome, folder: Path) -> Cell:
+    if outcome.error is not None:
+        return refusal(outcome.error, folder)
+    verdict = outcome.verdict
+    if verdict is None or outcome.record is None:
+        return Cell("failed", reason="there is no verdict")
+    # An engine is built without a GPU, and verified where there is one.
+    if verdict.passed is None and outcome.format != "tensorrt":
+        return Cell("unavailable", reason=verdict.reason)
+    return Cell("passed", verdict.worst_ratio, details={"verified": bool(verdict.passed)})
+
+
+def _batch_cell(outcomes: list[Outcome], cells: dict[str, Cell]) -> Cell:
+    """Whether the formats that run here were right at every batch size that was asked for."""
+    verified = [outcome for outcome in outcomes if outcome.format != "tensorrt"]
+    for outcome in verified:
+        if cells[outcome.format].verdict != "passed":
+            return cells[outcome.format]
+        sizes = _sizes(outcome.verdict)
+        if sizes != list(BATCH_SIZES):
+            return Cell("failed", reason=f"{outcome.format} was verified at batch {sizes}")
+    worst = max(cells[outcome.format].figure or 0.0 for outcome in verified)
+    return Cell("passed", worst, details={"sizes": list(BATCH_SIZES)})
+
+
+def _sizes(verdict: Parity | None) -> list[int]:
+    return sorted(verdict.details.get("batch_sizes", [])) if verdict else []
