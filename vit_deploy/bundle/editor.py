@@ -26,13 +26,13 @@ from vit_deploy.bundle.manifest import (
     Manifest,
     ModelRecord,
     ParityRecord,
+    ProofRecord,
     SourceRecord,
     TensorRecord,
 )
-from vit_deploy.bundle.reader import Bundle
+from vit_deploy.bundle.reader import Bundle, preprocessing_from
 from vit_deploy.errors import HostileInput, OutputFailed, UsageFailed
-from vit_deploy.model.config import ViTConfig
-from vit_deploy.model.preprocess import Preprocessing
+from vit_deploy.model.kinds import architecture_from
 from vit_deploy.protocols import Artefact, ExportedFiles, recorded_options
 from vit_deploy.weights.safetensors_file import read_safetensors
 from vit_deploy.weights.tensors import sha256_of, sync_file, write_safetensors
@@ -96,7 +96,12 @@ def edit_bundle(path: str | Path, model: Model) -> Iterator[BundleEditor]:
 
 
 class BundleEditor:
-    """A bundle that is locked for writing; made by :func:`edit_bundle`."""
+    """A bundle that is locked for writing; made by :func:`edit_bundle`.
+
+    Attributes:
+        proof: the proof of import that the manifest shall keep from the next artefact on; one that it
+            has already stays where this is ``None``.
+    """
 
     def __init__(self, path: Path, model: Model) -> None:
         self.path = path
@@ -104,6 +109,7 @@ class BundleEditor:
         self._staging = path / STAGING
         self._manifest: Manifest | None = None
         self._weights: FileRecord | None = None
+        self.proof: ProofRecord | None = None
 
     def begin(self) -> None:
         """Clear what an interrupted run left, and write the reference weights if they are new."""
@@ -138,8 +144,8 @@ class BundleEditor:
         given = self._given
         same = (
             record.source == SourceRecord(**asdict(given.source))
-            and ViTConfig.from_dict(record.config) == given.config
-            and Preprocessing.from_dict(record.preprocessing) == given.preprocessing
+            and architecture_from(record.kind, record.config) == given.config
+            and preprocessing_from(record.preprocessing) == given.preprocessing
             and tuple(record.labels) == given.labels
         )
         if not same:
@@ -233,17 +239,20 @@ class BundleEditor:
         return directory
 
     def _commit(self, record: ArtefactRecord) -> None:
-        old = self._manifest
+        old, recipe = self._manifest, self._given.preprocessing
         if old is None:
             model = ModelRecord(
+                kind=self._given.config.kind,
                 config=self._given.config.to_dict(),
-                preprocessing=self._given.preprocessing.to_dict(),
+                preprocessing=recipe.to_dict() if recipe else None,
                 labels=list(self._given.labels),
                 source=SourceRecord(**asdict(self._given.source)),
                 weights=self._weights_record(),
             )
         else:
             model = old.model
+        if self.proof is not None:
+            model = model.model_copy(update={"proof": self.proof})
         artefacts = {**(old.artefacts if old else {}), record.name: record}
         manifest = Manifest(generator={"vit-deploy": __version__}, model=model, artefacts=artefacts)
         staged = self._staging / MANIFEST_NAME

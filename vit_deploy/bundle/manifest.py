@@ -50,14 +50,38 @@ class SourceRecord(_Record):
     sha256: str
 
 
-class ModelRecord(_Record):
-    """The model: what its checkpoint became."""
+class ProofRecord(_Record):
+    """The proof of import: the model beside the source library's own, in float64; ``null`` is infinite."""
 
+    library: str
+    library_version: str
+    checkpoint_sha256: str
+    code_version: str
+    torch_version: str
+    images: int = Field(ge=1)
+    limit: float = Field(gt=0)
+    errors: dict[str, float | None] = Field(min_length=1)
+    not_compared: list[str] = []
+    reason: str = ""
+    passed: bool
+
+
+class ModelRecord(_Record):
+    """The model: what its checkpoint, or the user's own code, became."""
+
+    kind: Literal["vit", "module"] = "vit"
     config: dict[str, Any]
-    preprocessing: dict[str, Any]
+    preprocessing: dict[str, Any] | None
     labels: list[str] = []
     source: SourceRecord
     weights: FileRecord
+    proof: ProofRecord | None = None
+
+    @model_validator(mode="after")
+    def _is_of_this_checkpoint(self) -> ModelRecord:
+        if self.proof and self.proof.checkpoint_sha256 != self.source.sha256:
+            raise ValueError("the proof is of another checkpoint")
+        return self
 
 
 class TensorRecord(_Record):

@@ -22,6 +22,7 @@ from vit_deploy.cli._output import (
     warn,
 )
 from vit_deploy.cli._pictures import chosen_pictures
+from vit_deploy.cli._proof import prove_option, run_proof
 from vit_deploy.errors import BackendMissing, UsageFailed
 from vit_deploy.model.architectures import DEFAULT_ARCH
 from vit_deploy.parity.images import MAX_IMAGES
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from vit_deploy.deploy.export import Outcome
     from vit_deploy.model.config import ViTConfig
+    from vit_deploy.proof import Proof
 
 
 def exporter_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,6 +104,7 @@ def _flag(field: Any, takers: Sequence[str]) -> Callable[..., Any]:
     help="How many of those pictures are used, evenly spread.",
 )
 @click.option("--verify/--no-verify", default=True, help="Prove each artefact equal to eager PyTorch.")
+@prove_option
 @click.option("--allow-nonfinite", is_flag=True, help="Take weights that hold NaN or Inf.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of random weights.")
 @exporter_options
@@ -121,6 +124,7 @@ def command(
     images: Path | None,
     max_images: int,
     verify: bool,
+    prove: bool,
     allow_nonfinite: bool,
     seed: int,
     as_json: bool,
@@ -134,6 +138,7 @@ def command(
     names = chosen_formats(formats)
     from vit_deploy.deploy.export import export_model
     from vit_deploy.weights import load_model
+    from vit_deploy.weights.request import Request
 
     model = model or (DEFAULT_ARCH if not arch and not weights else "")
     loaded = load_model(
@@ -141,6 +146,12 @@ def command(
     )
     if loaded.source.kind == "random":
         warn(f"{model} is an architecture: its weights are random (seed {seed}); give --weights or a directory")
+    pictures = chosen_pictures(images, max_images)
+    proof = None
+    if prove:
+        request = Request(model, arch, Path(weights) if weights else None, num_classes, seed)
+        proof = run_proof(request, loaded, pictures)
+        note(f"proof: {proof.sentence}")
     target = output or Path(f"{_slug(model or arch or weights)}-bundle")
     with TerminalProgress() as progress:
         outcomes = export_model(
@@ -151,11 +162,12 @@ def command(
             outputs=_words(outputs),  # type: ignore[arg-type]
             batch=batch_range(loaded.config, min_shapes, opt_shapes, max_shapes),
             options={name: value for name, value in options.items() if value is not None},
-            images=chosen_pictures(images, max_images),
+            images=pictures,
             verify=verify,
+            proof=proof,
             progress=progress,
         )
-    report(outcomes, target, as_json=as_json)
+    report(outcomes, target, as_json=as_json, proof=proof)
     return _finish(outcomes, target)
 
 
@@ -216,10 +228,12 @@ def _slug(model: str) -> str:
     return re.sub(r"[^\w.-]+", "-", stem).removesuffix(".safetensors").removesuffix(".pth") or "model"
 
 
-def report(outcomes: Sequence[Outcome], target: Path, *, as_json: bool) -> None:
+def report(outcomes: Sequence[Outcome], target: Path, *, as_json: bool, proof: Proof | None = None) -> None:
     """The outcomes as one JSON document, or as a table."""
     if as_json:
-        print_json("export", {"bundle": str(target), "artefacts": [outcome_json(entry) for entry in outcomes]})
+        artefacts = [outcome_json(entry) for entry in outcomes]
+        proved = proof.to_dict() if proof else None
+        print_json("export", {"bundle": str(target), "proof": proved, "artefacts": artefacts})
         return
     rows = []
     for entry in outcomes:

@@ -1,4 +1,4 @@
-"""``vit-deploy inspect``: a model's layers, or what a bundle holds. Nothing is exported or run."""
+"""``vit-deploy inspect``: a model's layers and the proof of its import, or what a bundle holds."""
 
 from __future__ import annotations
 
@@ -10,11 +10,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vit_deploy.cli._output import human_bytes, json_option, next_step, note, print_json, print_table
+from vit_deploy.cli._pictures import chosen_pictures
+from vit_deploy.cli._proof import (
+    bundle_proof,
+    describe_proof,
+    no_checkpoint_in,
+    print_proof,
+    prove_option,
+    run_proof,
+)
+from vit_deploy.errors import UsageFailed
+from vit_deploy.parity.images import MAX_IMAGES
 
 if TYPE_CHECKING:
     from vit_deploy.bundle import Bundle
     from vit_deploy.bundle.manifest import ArtefactRecord
     from vit_deploy.model.summary import LayerRow
+    from vit_deploy.proof import Proof
     from vit_deploy.weights.imported import Model
 
 LATER_BLOCK = re.compile(r"blocks\.[1-9]\d*\.")
@@ -31,8 +43,27 @@ LATER_BLOCK = re.compile(r"blocks\.[1-9]\d*\.")
     "--depth", default=3, show_default=True, type=click.IntRange(min=0), help="How deep the layers are shown."
 )
 @click.option("--allow-nonfinite", is_flag=True, help="Take weights that hold NaN or Inf.")
+@prove_option
+@click.option("--images", type=click.Path(path_type=Path), help="A folder of pictures to prove with.")
+@click.option(
+    "--max-images",
+    type=click.IntRange(min=1),
+    default=MAX_IMAGES,
+    show_default=True,
+    help="How many of those pictures are used, evenly spread.",
+)
 @json_option
-def command(target: str, arch: str, batch_size: int, depth: int, allow_nonfinite: bool, as_json: bool) -> None:
+def command(
+    target: str,
+    arch: str,
+    batch_size: int,
+    depth: int,
+    allow_nonfinite: bool,
+    prove: bool,
+    images: Path | None,
+    max_images: int,
+    as_json: bool,
+) -> None:
     """Show the layers of MODEL (shapes, parameters, GMACs), or what BUNDLE holds.
 
     MODEL is what `export -m` takes: a named architecture, a directory in Hugging Face or timm layout, a
@@ -42,15 +73,29 @@ def command(target: str, arch: str, batch_size: int, depth: int, allow_nonfinite
     from vit_deploy.bundle.manifest import MANIFEST_NAME
 
     if (Path(target) / MANIFEST_NAME).is_file():
-        _inspect_bundle(Bundle.open(target), as_json)
+        bundle = Bundle.open(target)
+        if prove:
+            raise no_checkpoint_in(bundle)
+        _inspect_bundle(bundle, as_json)
         return
+    if images and not prove:
+        raise UsageFailed("--images is given without --prove", expected="pictures to prove the import with")
+    from vit_deploy.proof import require_passed
     from vit_deploy.weights import load_model
+    from vit_deploy.weights.request import Request
 
     model = load_model(target, arch=arch, allow_nonfinite=allow_nonfinite)
-    _inspect_model(model, target, arch, batch_size, depth, as_json)
+    pictures = chosen_pictures(images, max_images)
+    proof = run_proof(Request(target, arch), model, pictures) if prove else None
+    _show_model(model, proof, batch_size, depth, as_json)
+    if proof is not None:
+        require_passed(proof)
+    given = f" --arch {shlex.quote(arch)}" if arch else ""
+    kept = " --prove" if prove else ""
+    next_step(f"vit-deploy export -m {shlex.quote(target)}{given} --format onnx{kept}")
 
 
-def _inspect_model(model: Model, target: str, arch: str, batch_size: int, depth: int, as_json: bool) -> None:
+def _show_model(model: Model, proof: Proof | None, batch_size: int, depth: int, as_json: bool) -> None:
     from vit_deploy.model.summary import totals
 
     rows = _layers(model, batch_size)
@@ -66,6 +111,7 @@ def _inspect_model(model: Model, target: str, arch: str, batch_size: int, depth:
                 "parameters": total.parameters,
                 "gmacs": total.gmacs,
                 "layers": [_layer_json(row) for row in shown],
+                "proof": proof.to_dict() if proof else None,
             },
         )
     else:
@@ -79,8 +125,9 @@ def _inspect_model(model: Model, target: str, arch: str, batch_size: int, depth:
             f"{total.parameters:,} parameters ({human_bytes(4 * total.parameters)} in fp32), "
             f"{total.gmacs:.2f} GMACs at batch {batch_size}"
         )
-    given = f" --arch {shlex.quote(arch)}" if arch else ""
-    next_step(f"vit-deploy export -m {shlex.quote(target)}{given} --format onnx")
+        if proof is not None:
+            click.echo()
+            print_proof(proof)
 
 
 def _layers(model: Model, batch_size: int) -> list[LayerRow]:
@@ -168,6 +215,7 @@ def _inspect_bundle(bundle: Bundle, as_json: bool) -> None:
                 "preprocessing": record.preprocessing,
                 "labels": record.labels,
                 "weights": {**record.weights.model_dump(), "intact": not problems[""]},
+                "proof": record.proof.model_dump() if record.proof else None,
                 "artefacts": [
                     _artefact_json(entry, not problems[name]) for name, entry in bundle.records.items()
                 ],
@@ -204,6 +252,9 @@ def _print_bundle(bundle: Bundle, problems: dict[str, str]) -> None:
     click.echo(f"source   {record.source.kind}: {record.source.name} (sha256 {record.source.sha256[:12]})")
     state = "changed" if problems[""] else "intact"
     click.echo(f"weights  {human_bytes(record.weights.bytes)}, {state}; {len(record.labels)} labels")
+    proof = bundle_proof(bundle)
+    if proof is not None:
+        click.echo(f"proof    {describe_proof(proof)}")
     click.echo()
     print_table(
         ["artefact", "size>", "parity", "p95>", "worst>", "batch", "files", "made with"],

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from vit_deploy import registry
 from vit_deploy.bundle import BundleEditor, edit_bundle
+from vit_deploy.bundle.manifest import ProofRecord
 from vit_deploy.errors import BackendMissing, ExportFailed, ParityFailed, UsageFailed, VitDeployError
+from vit_deploy.proof import require_passed
 from vit_deploy.protocols import Silent, option_fields
 from vit_deploy.spec import Verdict
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from vit_deploy.bundle.manifest import ArtefactRecord
     from vit_deploy.model.config import OutputName
     from vit_deploy.parity import ParityCheck
+    from vit_deploy.proof import Proof
     from vit_deploy.protocols import Artefact, Exporter, Progress
     from vit_deploy.spec import BatchRange, IOSpec, Precision
     from vit_deploy.weights.imported import Model
@@ -62,6 +65,7 @@ def export_model(
     options: Mapping[str, Any] | None = None,
     images: Sequence[Path] = (),
     verify: bool = True,
+    proof: Proof | None = None,
     progress: Progress | None = None,
 ) -> list[Outcome]:
     """Export a model to each format, prove each artefact, and keep those that hold in a bundle.
@@ -79,6 +83,7 @@ def export_model(
         options: values of the exporters' options by field name.
         images: pictures to verify with, beside the synthetic ones.
         verify: whether to verify at all; artefacts enter as ``unverified`` otherwise.
+        proof: the proof of import that the bundle shall keep.
         progress: told how far it is.
 
     Returns:
@@ -87,8 +92,11 @@ def export_model(
 
     Raises:
         UsageFailed: for a name or an option that no chosen format has.
+        ParityFailed: for a proof that failed.
         OutputFailed: when the bundle cannot be written.
     """
+    if proof is not None:
+        require_passed(proof)
     spec = model.config.io_spec(tuple(outputs), batch)
     asked = [registry.exporter(name) for name in dict.fromkeys(formats)]
     exporters = _in_order(asked, spec, output, options or {})
@@ -102,6 +110,7 @@ def export_model(
                 next_command="vit-deploy formats",
             )
     with edit_bundle(output, model) as editor:
+        editor.proof = ProofRecord(**proof.to_dict()) if proof else None
         job = _Job(editor, spec, precision, chosen, progress or Silent(), _check(editor, images, verify))
         return [job.run(exporter) for exporter in exporters]
 

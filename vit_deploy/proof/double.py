@@ -30,7 +30,9 @@ _TYPE_NAMES = frozenset({"torch.FloatTensor", "torch.HalfTensor", "torch.BFloat1
 _CASTS: frozenset[Callable[..., Any]] = frozenset(
     {torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16}
 )
-_REINTERPRETS: frozenset[Callable[..., Any]] = frozenset({torch.Tensor.view, torch.frombuffer, torch.Tensor.set_})
+_REINTERPRETS: frozenset[Callable[..., Any]] = frozenset(
+    {torch.Tensor.view, torch.frombuffer, torch.Tensor.set_}
+)
 """Calls whose dtype says what bytes are, not what they shall become: how files of weights are read."""
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vit_deploy.errors import ImportFailed, RunFailed, UsageFailed, VitDeployError
+from vit_deploy.errors import ImportFailed, ParityFailed, RunFailed, UsageFailed, VitDeployError
 from vit_deploy.proof.record import Proof
 from vit_deploy.protocols import Silent
 
@@ -84,17 +84,37 @@ def require_provable(request: Request, model: Model) -> None:
     from vit_deploy.weights import native
 
     if native.detects(request):
-        raise UsageFailed(
-            f"{request.reference!r} is a bundle: it holds what was imported, and not the checkpoint itself",
-            expected="the checkpoint, which is compared as its own library loads it",
-            next_command=f"vit-deploy inspect CHECKPOINT --prove, with {model.source.kind}'s checkpoint of "
-            f"{model.source.name}; a proof that a bundle keeps is shown by inspect without --prove",
-        )
+        raise holds_no_checkpoint(request.reference, model.source.kind, model.source.name)
+    _ = model.vit_config  # refuses a module of the user's own
     if model.source.kind == "random":
         raise UsageFailed(
             f"{request.reference!r} is an architecture with random weights: nothing was imported",
             expected="a checkpoint",
             next_command="leave --prove out, or name a checkpoint",
+        )
+
+
+def holds_no_checkpoint(bundle: str, kind: str, name: str) -> UsageFailed:
+    """The error for a bundle, whose ``source`` has this kind and name."""
+    return UsageFailed(
+        f"{bundle!r} is a bundle: it holds what was imported, not the checkpoint that its library would load",
+        expected=f"the checkpoint itself: {name} ({kind})",
+        next_command="vit-deploy inspect CHECKPOINT --prove, and vit-deploy export -m CHECKPOINT --prove for a "
+        "bundle that keeps the proof",
+    )
+
+
+def require_passed(proof: Proof) -> None:
+    """Refuse an import that is not what its library computes.
+
+    Raises:
+        ParityFailed: naming the first stage that differs.
+    """
+    if not proof.passed:
+        raise ParityFailed(
+            f"the import is not what {proof.library} {proof.library_version} computes: {proof.sentence}",
+            expected=f"every stage within a relative error of {proof.limit:g} in float64",
+            next_command="do not deploy it; report the checkpoint's name with this output",
         )
 
 
@@ -153,9 +173,12 @@ def _pictures(model: Model, images: Sequence[Path]) -> list[Tensor]:
     """``(1, c, h, w)`` each, in float64."""
     import torch
 
+    from vit_deploy.model.preprocess import Preprocessing
     from vit_deploy.parity.inputs import make_samples
 
-    samples = make_samples(model.preprocessing, model.config, images=images)
+    config = model.vit_config
+    recipe = model.preprocessing or Preprocessing.default(config)
+    samples = make_samples(recipe, config, images=images)
     generated = [sample for sample in samples if sample.family == NATURAL][:MAX_GENERATED]
     given = [sample for sample in samples if sample.family == "image"]
     return [torch.from_numpy(sample.pixel_values).double().unsqueeze(0) for sample in (*generated, *given)]
@@ -164,13 +187,13 @@ def _pictures(model: Model, images: Sequence[Path]) -> list[Tensor]:
 def _stages(model: Model) -> list[str]:
     """Every stage that ours has, in the order of computation."""
     order = ("tokens", "embedding", "logits", "image_embeds")
-    outputs = [name for name in order if name in model.config.output_names]
-    return ["embed", *(f"blocks.{index}" for index in range(model.config.depth)), *outputs]
+    outputs = [name for name in order if name in model.vit_config.output_names]
+    return ["embed", *(f"blocks.{index}" for index in range(model.vit_config.depth)), *outputs]
 
 
 def _require_stages(proof: Proof, model: Model) -> None:
     """A stage that was skipped must not pass for one that agrees; outputs may be unknown to the library."""
-    outputs = set(model.config.output_names)
+    outputs = set(model.vit_config.output_names)
     missing = [name for name in proof.not_compared if name not in outputs]
     if missing or not outputs & set(proof.errors):
         raise RunFailed(
@@ -242,7 +265,7 @@ def _run_library(
                 raise
             except Exception as error:  # any library's forward may raise anything
                 raise RunFailed(
-                    f"{reference.library} {reference.version} fails on its own checkpoint: {_first_line(error)}",
+                    f"{reference.library} {reference.version} fails on the checkpoint: {_first_line(error)}",
                     expected="a checkpoint that its library can run",
                     next_command=f"try another version of {reference.library}",
                 ) from error
@@ -280,7 +303,7 @@ def _run_ours(model: Model, pictures: Sequence[Tensor], spool: _Spool, progress:
     from vit_deploy.proof.references import Reference, block_taps
 
     progress.phase("our model, in float64", len(pictures))
-    outputs = model.config.output_names
+    outputs = model.vit_config.output_names
     with all_float64():
         # Positions that are resampled while they are read are resampled in float64, as the library's are.
         module = model.eager(dtype=torch.float64, outputs=outputs)
@@ -289,7 +312,7 @@ def _run_ours(model: Model, pictures: Sequence[Tensor], spool: _Spool, progress:
         results = module(pixel_values)
         return zip(outputs, results if len(outputs) > 1 else (results,), strict=True)
 
-    ours = Reference("", "", module, block_taps("blocks", model.config.depth), lambda x: dict(run(x)))
+    ours = Reference("", "", module, block_taps("blocks", model.vit_config.depth), lambda x: dict(run(x)))
     with torch.no_grad():
         for index, picture in enumerate(pictures):
             ours.run(picture, functools.partial(spool.measure, index))

@@ -41,7 +41,9 @@ class Proof:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "errors", MappingProxyType(dict(self.errors)))
+        # A manifest has its keys in the order of the alphabet.
+        in_order = sorted(self.errors.items(), key=lambda entry: _place(entry[0]))
+        object.__setattr__(self, "errors", MappingProxyType(dict(in_order)))
         object.__setattr__(self, "not_compared", tuple(self.not_compared))
 
     @property
@@ -61,7 +63,7 @@ class Proof:
 
     @property
     def sentence(self) -> str:
-        """What was found, in a line: ``blocks.3 differs first: 2.1e-03; embed and blocks.0–2 agree to 3.0e-15``."""
+        """What was found: ``blocks.3 differs first: 2.1e-03; embed and blocks.0–2 agree to 3.0e-15``."""
         first = self.first_difference
         if first is None:
             return f"every stage agrees with {self.library} {self.library_version} {_to(self.worst)}"
@@ -87,6 +89,17 @@ class Proof:
         values = {name: value for name, value in data.items() if name in known}
         errors = {name: math.inf if error is None else error for name, error in data["errors"].items()}
         return cls(**{**values, "errors": errors})
+
+
+_LAST = ("tokens", "embedding", "logits", "image_embeds")
+
+
+def _place(stage: str) -> tuple[int, int, str]:
+    """Where a stage stands in the computation: ``embed``, the blocks by number, the outputs."""
+    kind, _, number = stage.partition(".")
+    if kind == "blocks" and number.isdigit():
+        return 1, int(number), ""
+    return (2, _LAST.index(stage), "") if stage in _LAST else (0, 0, stage)
 
 
 def _to(error: float) -> str:

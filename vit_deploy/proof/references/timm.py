@@ -38,15 +38,21 @@ def build(request: Request, model: Model) -> Reference:
         if request.path.is_dir():
             module = timm.create_model(f"local-dir:{request.path}", pretrained=True)
         else:
-            module = _from_file(request, model.config)
-    return reference(module, model.config, version)
+            module = _from_file(request, model.vit_config)
+    return reference(module, model.vit_config, version)
 
 
 def reference(module: nn.Module, config: ViTConfig, version: str) -> Reference:
-    """A timm model of any source as a reference."""
+    """A timm model of any source as a reference; its attention is made the plain one.
+
+    A fused kernel would be shared by both sides, and what is shared is not compared.
+    """
+    for part in module.modules():
+        if hasattr(part, "fused_attn"):
+            part.fused_attn = False  # type: ignore[assignment]
     taps = block_taps("blocks", config.depth)
-    outputs = None if _is_linear(module) else "embedding"
-    if outputs is None:
+    has_head = _is_linear(module)
+    if has_head:
         # A distilled model's own pre-logits are the mean of both tokens; each head sees its own.
         taps["embedding"] = Tap("head", "input")
 
@@ -54,8 +60,8 @@ def reference(module: nn.Module, config: ViTConfig, version: str) -> Reference:
         net: Any = module
         tokens = net.forward_features(pixel_values)
         found = {"tokens": tokens}
-        if outputs is not None:
-            found[outputs] = net.forward_head(tokens, pre_logits=True)
+        if not has_head:
+            found["embedding"] = net.forward_head(tokens, pre_logits=True)
         last = "logits" if config.num_classes else "image_embeds"
         if last in config.output_names:
             found[last] = net.forward_head(tokens)
@@ -80,7 +86,7 @@ def _from_file(request: Request, config: ViTConfig) -> nn.Module:
     # Where in a file the weights are nested, and whether it holds code, is our reader's affair: timm's
     # takes a moving average where there is one.
     state = {name: tensor.read() for name, tensor in read_checkpoint_file(path).items()}
-    sizes = {"num_classes": config.num_classes, "in_chans": config.in_channels}
+    sizes: dict[str, Any] = {"num_classes": config.num_classes, "in_chans": config.in_channels}
     overlay = {
         "state_dict": state,
         "num_classes": config.num_classes,
