@@ -104,6 +104,13 @@ def test_default_is_timms_default_for_vit(photographs):
             (33, 50),
             {"size": {"shortest_edge": 60}, "crop_size": {"height": 33, "width": 50}},
         ),
+        ("CLIPImageProcessorPil", (224, 224), {}),
+        ("CLIPImageProcessorPil", (336, 336), {"size": {"shortest_edge": 336}, "crop_size": 336}),
+        ("ChineseCLIPImageProcessorPil", (224, 224), {}),
+        ("BitImageProcessorPil", (224, 224), {"size": {"shortest_edge": 256}}),
+        ("SiglipImageProcessorPil", (256, 256), {"size": {"height": 256, "width": 256}}),
+        ("BeitImageProcessorPil", (224, 224), {}),
+        ("BeitImageProcessorPil", (224, 224), {"size": {"height": 256, "width": 256}, "do_center_crop": True}),
         ("ViTImageProcessorPil", (224, 224), {"do_normalize": False}),
         ("ViTImageProcessorPil", (224, 224), {"do_rescale": False, "image_mean": [10.0] * 3}),
         ("ViTImageProcessorPil", (224, 224), {"rescale_factor": 1 / 127.5, "image_std": [0.2, 0.3, 0.4]}),
@@ -143,6 +150,24 @@ def test_transformers_torchvision_backend_is_near(photographs):
     image = photographs["astronaut"]
     gap = np.abs(ours(image) - theirs(images=image, return_tensors="np")["pixel_values"][0]).max()
     assert gap <= 2 / 127.5 + BOUND
+
+
+def test_transformers_that_rescales_first_is_within_half_a_level(photographs):
+    """DINOv3's processor resizes what it has rescaled: no whole grey levels in between."""
+    import transformers
+
+    theirs = transformers.DINOv3ViTImageProcessor()
+    ours = Preprocessing.from_transformers({"image_processor_type": "DINOv3ViTImageProcessorFast"}, ViTConfig())
+    for image in photographs.values():
+        gap = np.abs(ours(image) - theirs(images=image, return_tensors="np")["pixel_values"][0]).max()
+        assert gap <= 1.001 / 255 / 0.224
+
+
+@pytest.mark.parametrize("name", ["CLIP", "Bit"])
+def test_one_number_is_the_shortest_edge(name):
+    old = {"feature_extractor_type": f"{name}FeatureExtractor", "size": 256, "crop_size": 224}
+    ours = Preprocessing.from_transformers(old, ViTConfig())
+    assert (ours.resize, ours.resize_size, ours.image_size) == ("shortest_edge", (256, 256), (224, 224))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +210,7 @@ def test_refused_of_timm(cfg, word):
         ({"size": {"shortest_edge": 9_460}, "do_center_crop": True, "crop_size": 224}, "resize_size=.9460"),
         ({"rescale_factor": 10**400}, "rescale_factor"),
         ({"resample": 9}, "resample"),
-        ({"image_processor_type": "CLIPImageProcessor"}, "CLIPImageProcessor"),
+        ({"image_processor_type": "ConvNextImageProcessor"}, "ConvNextImageProcessor"),
         ({"image_mean": [0.5, 0.5]}, "image_mean"),
         ({"size": "big"}, "'size'"),
     ],

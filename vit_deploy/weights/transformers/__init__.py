@@ -1,0 +1,114 @@
+"""Hugging Face transformers checkpoints: every vision transformer that :class:`ViTConfig` can say.
+
+One file per group of families (:mod:`.vit`, :mod:`.dino`, :mod:`.clip`, :mod:`.beit`), each a table of
+config fields, classes and names; :mod:`.reading` and :mod:`.names` do the work for all. What
+``save_pretrained`` writes is read, what older releases wrote to the hub, and the names that release 5 has
+in memory (``transformers.conversion_mapping`` tells which is which). Query, key and value become one ``qkv``.
+
+As transformers does, weights that a class has no use for at inference are left out: a mask token, the
+pooler of an image classifier, the decoder of a model for pre-training, a text tower.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vit_deploy.errors import ImportFailed
+from vit_deploy.model.fields import Fields
+from vit_deploy.model.hf_processor import output_size, preprocessing_from_transformers
+from vit_deploy.model.preprocess import Preprocessing
+from vit_deploy.weights.files import CONFIG_NAME, PROCESSOR_NAME, read_directory_weights, read_json
+from vit_deploy.weights.imported import Model, Source
+from vit_deploy.weights.transformers import reading
+from vit_deploy.weights.transformers.reading import FAMILIES as FAMILIES
+from vit_deploy.weights.transformers.size import at_size
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vit_deploy.model.config import ViTConfig
+    from vit_deploy.weights.request import Request
+    from vit_deploy.weights.tensors import Weights
+    from vit_deploy.weights.transformers.family import Family
+
+NESTED_PROCESSOR_NAME = "processor_config.json"
+"""Where release 5 writes the image processor of a model of two towers, as ``image_processor``."""
+
+_KERNELS = (
+    "embeddings.patch_embeddings.projection.weight",
+    "embeddings.patch_embeddings.weight",
+    "embeddings.patch_embedding.weight",
+)
+
+
+def detects(request: Request) -> bool:
+    """Whether the reference is a directory with transformers' ``config.json``."""
+    path = request.path / CONFIG_NAME
+    return path.is_file() and "model_type" in read_json(path)
+
+
+def load(request: Request) -> Model:
+    """The model of a directory that ``save_pretrained`` or the hub wrote.
+
+    Raises:
+        ImportFailed: for another kind of model, and for configs that are broken or cannot be said.
+        HostileInput: for weights that are truncated or hold code.
+    """
+    entries = read_json(request.path / CONFIG_NAME)
+    family = reading.family_of(entries)
+    raw, sha256 = read_directory_weights(request.path)
+    name = reading.class_named(entries, family, raw)
+    reading.check_family(raw, family, entries)
+    config, weights = reading.read_class(raw, family, name, entries)
+    processor = _processor(request.path, family)
+    if processor and family.any_size:
+        config, weights = at_size(config, weights, output_size(processor))
+    return Model(
+        config=config,
+        weights=weights,
+        preprocessing=(
+            preprocessing_from_transformers(processor, config) if processor else Preprocessing.default(config)
+        ),
+        labels=reading.labels_of(entries, config.num_classes),
+        source=Source("transformers", request.name or name, sha256),
+    )
+
+
+def speaks(weights: Weights) -> bool:
+    """Whether the weights have transformers' names."""
+    return any(name.endswith(_KERNELS) for name in weights)
+
+
+def config_of(weights: Weights, base: ViTConfig, num_classes: int | None) -> tuple[ViTConfig, Weights]:
+    """The config of a bare file with transformers' names, and its weights under ours.
+
+    Family, class, heads, tokens, norms, biases and channels are read off the weights, the epsilon is
+    the family's default; sizes, heads of attention and activation are the architecture's, and must fit.
+
+    Raises:
+        ImportFailed: when the names are not those of a class that is read, or there is no head.
+    """
+    family = reading.recognise(weights)
+    name = reading.class_of(family, weights)
+    headless = "head" not in family.classes[name].heads.values()
+    if headless and num_classes != 0 and base.num_classes:
+        raise ImportFailed(
+            "the checkpoint has no classification head",
+            expected="weights named 'classifier' or 'cls_classifier'",
+            next_command="add --num-classes 0 to take it as a model without a head",
+        )
+    told = {key: tell(weights) for key, tell in family.told.items()}
+    return reading.read_class(weights, family, name, Fields(told, "the checkpoint"), sizes=base)
+
+
+def _processor(directory: Path, family: Family) -> dict[str, Any]:
+    """The settings of the image processor, with its name; empty where the checkpoint has none."""
+    settings: dict[str, Any] = {}
+    nested = directory / NESTED_PROCESSOR_NAME
+    if (directory / PROCESSOR_NAME).is_file():
+        settings = dict(read_json(directory / PROCESSOR_NAME).data)
+    elif nested.is_file() and "image_processor" in read_json(nested):
+        settings = dict(read_json(nested).fields("image_processor").data)
+    if settings and not (settings.get("image_processor_type") or settings.get("feature_extractor_type")):
+        settings["image_processor_type"] = family.processor
+    return settings
