@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vit_deploy.errors import ExportFailed
-from vit_deploy.graph.lower_opset import ATTENTION_OPSET, GELU_OPSET
+from vit_deploy.graph.expected import allowed_movement, expected_operators
 from vit_deploy.spec import BATCH
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vit_deploy.spec import IOSpec
 
 SHAPE_OPERATORS = {"Shape", "Squeeze", "Unsqueeze", "Gather", "Cast", "Slice", "Size", "ConstantOfShape"}
-FORBIDDEN = {"ReduceMean", "Pow", "Sqrt", "Identity", "SplitToSequence", "SequenceAt", "CastLike", "Constant"}
+FORBIDDEN = {"Pow", "Sqrt", "Identity", "SplitToSequence", "SequenceAt", "CastLike", "Constant"}
 """Signs of a decomposed LayerNormalization, or of work that a pass should have removed."""
 
 
@@ -46,37 +46,34 @@ class GraphFacts:
 
 
 def lint(model: ir.Model, config: ViTConfig, spec: IOSpec) -> GraphFacts:
-    """Check a finished graph against what a plain ViT's graph must be; weights are not read.
+    """Check a finished graph against what its config says it must be; weights are not read.
 
     Raises:
         ExportFailed: naming each rule that is broken.
     """
     facts = GraphFacts.of(model)
     problems = [
-        *_wrong_operators(facts, config),
+        *_wrong_operators(facts, config, spec),
         *_wrong_interface(model, spec),
-        *_stray_shape_arithmetic(facts, spec),
+        *_stray_shape_arithmetic(facts, config, spec),
         *_leftovers(model),
         *_refused_by_onnx(model),
     ]
     if problems:
         raise ExportFailed(
             f"the exported graph breaks {len(problems)} rule(s): {'; '.join(problems)}",
-            expected="the graph of a plain ViT",
+            expected="the graph that the model's config describes",
             next_command="report this with the model's config and `vit-deploy doctor --json`",
         )
     return facts
 
 
-def _wrong_operators(facts: GraphFacts, config: ViTConfig) -> list[str]:
-    expected = {"LayerNormalization": 2 * config.depth + 1}
-    if facts.opset >= ATTENTION_OPSET:
-        expected["Attention"] = config.depth
-    if facts.opset >= GELU_OPSET:
-        expected["Gelu"] = config.depth
+def _wrong_operators(facts: GraphFacts, config: ViTConfig, spec: IOSpec) -> list[str]:
+    expected = expected_operators(config, spec, facts.opset)
+    counted = {**dict.fromkeys(("LayerNormalization", "ReduceMean"), 0), **expected}
     problems = [
         f"{facts.operators.get(name, 0)} {name} for {count}"
-        for name, count in expected.items()
+        for name, count in counted.items()
         if facts.operators.get(name, 0) != count
     ]
     return problems + [f"{facts.operators[name]} {name}" for name in sorted(FORBIDDEN & set(facts.operators))]
@@ -102,13 +99,12 @@ def _shape(value: ir.Value) -> tuple[int | str, ...]:
     )
 
 
-def _stray_shape_arithmetic(facts: GraphFacts, spec: IOSpec) -> list[str]:
-    """The batch needs one ``Shape``; the pooled token one ``Gather`` for each prefix token read."""
-    allowed = {"Shape": 0 if spec.batch.is_fixed else 1, "Gather": 2}
+def _stray_shape_arithmetic(facts: GraphFacts, config: ViTConfig, spec: IOSpec) -> list[str]:
+    allowed = allowed_movement(config, spec)
     return [
-        f"{count} {name} where at most {allowed.get(name, 0)} is needed"
+        f"{count} {name} where at most {allowed[name]} is needed"
         for name, count in facts.operators.items()
-        if name in SHAPE_OPERATORS and count > allowed.get(name, 0)
+        if name in SHAPE_OPERATORS and count > allowed[name]
     ]
 
 

@@ -85,6 +85,9 @@ def _facts(module: Any, artefact: Artefact, device: Device, threads: int) -> Run
         for node in nodes
         if node.kind() == "prim::Constant" and node.output().type().kind() == "TensorType"
     ]
+    # A number in the code (1.702 of the quick GELU) is a scalar in double precision, and no weight; so are
+    # the whole numbers that tables are looked up by.
+    tensors = [tensor for tensor in tensors if tensor.ndim and tensor.dtype.is_floating_point]
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
     precisions = {_PRECISIONS.get(dtype) for dtype in dtypes}
     if precisions != {artefact.precision}:
