@@ -6,13 +6,13 @@ A cell is what a user would see: the act passed, with its figure, or it was refu
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_deploy.errors import BackendMissing, ParityFailed, VitDeployError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tests.specimens.specimen import Specimen
@@ -58,6 +58,15 @@ class Cell:
         """What must be the same on every machine."""
         return self.verdict, self.reason
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data, without what is empty."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, "", {})}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Cell:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**data)
+
 
 def measure(specimen: Specimen, folder: Path) -> dict[str, Cell]:
     """Every cell of a specimen's row."""
@@ -73,9 +82,9 @@ def prove(specimen: Specimen, folder: Path) -> tuple[Model | None, Cell]:
     from vit_deploy.weights import load_model
     from vit_deploy.weights.request import Request
 
-    arguments = specimen.save(folder / "checkpoint")
-    plain = specimen.save_plain(folder / "plain") if specimen.plain else arguments
     try:
+        arguments = specimen.save(folder / "checkpoint")
+        plain = specimen.save_plain(folder / "plain") if specimen.plain else arguments
         model = load_model(**arguments)
     except Exception as error:
         return None, refusal(error, folder)
