@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from typing_extensions import Self
 
-    from vit_deploy.model.config import ViTConfig
+    from vit_deploy.model.kinds import Architecture
     from vit_deploy.spec import Availability, Device, IOSpec, Precision, RuntimeFacts
     from vit_deploy.weights.imported import Model
 
@@ -102,6 +102,8 @@ class Artefact:
         spec: its inputs and outputs.
         config: the model's config.
         facts: what was read back when it was built.
+        code: the ``package.module:factory`` that the user has named in this run, and that may be
+            imported for it; empty for none. A manifest's word alone never imports anything.
     """
 
     name: str
@@ -109,8 +111,9 @@ class Artefact:
     precision: Precision
     path: Path
     spec: IOSpec
-    config: ViTConfig
+    config: Architecture
     facts: Mapping[str, Any] = field(default_factory=dict)
+    code: str = ""
 
 
 @runtime_checkable

@@ -126,7 +126,7 @@ def reference(bundle: Bundle, batch_size: int) -> Artefact:
     """The reference weights in fp32, with the outputs that the bundle's artefacts have."""
     records = list(bundle.records.values())
     outputs = tuple(entry.name for entry in records[0].outputs) if records else ()
-    spec = bundle.config.io_spec(outputs, BatchRange(1, batch_size, max(8, batch_size)))  # type: ignore[arg-type]
+    spec = bundle.config.io_spec(outputs, BatchRange(1, batch_size, max(8, batch_size)))
     return bundle.reference(spec, "fp32")
 
 

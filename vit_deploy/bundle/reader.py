@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vit_deploy.bundle.manifest import MANIFEST_NAME, ArtefactRecord, FileRecord, Manifest
 from vit_deploy.errors import HostileInput, ImportFailed, unknown_name
-from vit_deploy.model.config import ViTConfig
+from vit_deploy.model.kinds import architecture_from
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.protocols import Artefact
 from vit_deploy.weights.imported import Model, Source
@@ -15,6 +15,9 @@ from vit_deploy.weights.safetensors_file import read_safetensors
 from vit_deploy.weights.tensors import sha256_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vit_deploy.model.kinds import Architecture
     from vit_deploy.spec import IOSpec, Precision
 
 
@@ -73,14 +76,14 @@ class Bundle:
             )
 
     @property
-    def config(self) -> ViTConfig:
+    def config(self) -> Architecture:
         """The model's config."""
-        return ViTConfig.from_dict(self.manifest.model.config)
+        return architecture_from(self.manifest.model.kind, self.manifest.model.config)
 
     @property
-    def preprocessing(self) -> Preprocessing:
-        """The model's preprocessing."""
-        return Preprocessing.from_dict(self.manifest.model.preprocessing)
+    def preprocessing(self) -> Preprocessing | None:
+        """The model's preprocessing; ``None`` where its input is no picture."""
+        return preprocessing_from(self.manifest.model.preprocessing)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -151,3 +154,12 @@ class Bundle:
             )
         self._verified.add(str(path))
         return path
+
+
+def preprocessing_from(data: Mapping[str, Any] | None) -> Preprocessing | None:
+    """The preprocessing that a manifest records, if any.
+
+    Raises:
+        ImportFailed: for a field that is missing, unknown, or of another type.
+    """
+    return None if data is None else Preprocessing.from_dict(data)

@@ -25,7 +25,6 @@ def strip_metadata(graph_model: ir.Model) -> None:
         holder.doc_string = None
     graph_model.producer_name = "vit-deploy"
     graph_model.producer_version = __version__
-    graph_model.graph.name = "vit"
     values = [*graph_model.graph.inputs, *graph_model.graph.initializers.values()]
     for index, node in enumerate(graph_model.graph):
         node.name = f"{node.op_type}_{index}"
@@ -39,16 +38,18 @@ def strip_metadata(graph_model: ir.Model) -> None:
 
 def describe_model(graph_model: ir.Model, model: Model) -> None:
     """Write the model's task, labels and preprocessing into the graph's metadata."""
-    task = "image-classification" if model.config.num_classes else "image-feature-extraction"
     entries = {
-        "task": task,
         "architecture": model.source.name,
         "source_sha256": model.source.sha256,
         "config": _json(model.config.to_dict()),
-        "preprocessor_config": _json(model.preprocessing.to_dict()),
     }
+    if model.preprocessing is not None:
+        task = "image-classification" if model.config.num_classes else "image-feature-extraction"
+        entries["task"] = task
+        entries["preprocessor_config"] = _json(model.preprocessing.to_dict())
     if model.labels:
         entries["id2label"] = _json({str(index): label for index, label in enumerate(model.labels)})
+    graph_model.graph.name = model.config.kind
     graph_model.metadata_props.update(entries)
 
 

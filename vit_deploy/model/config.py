@@ -8,9 +8,10 @@ known to the sources of checkpoints (:mod:`vit_deploy.weights`) alone.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vit_deploy.errors import ImportFailed, unknown_name
+from vit_deploy.model.kinds import Kind  # noqa: TC001 - the hints are read when a config is checked
 from vit_deploy.spec import HEIGHT, TOKENS, WIDTH, BatchRange, IOSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ class ViTConfig:
         projection_bias: whether that projection has a bias (a head that OpenCLIP takes for it).
     """
 
+    kind: ClassVar[Kind] = "vit"
+
     image_size: tuple[int, int] = (224, 224)
     patch_size: int = 16
     drop_remainder: bool = False
@@ -240,7 +243,7 @@ class ViTConfig:
 
     def io_spec(
         self,
-        outputs: tuple[OutputName, ...] = (),
+        outputs: tuple[str, ...] = (),
         batch: BatchRange | None = None,
         dtype: str = "float32",
         sizes: SizeRange | None = None,

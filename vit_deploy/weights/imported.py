@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.errors import HostileInput, ImportFailed, nearest
+from vit_deploy.errors import HostileInput, ImportFailed, UsageFailed, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from vit_deploy.model.config import OutputName, ViTConfig
+    from vit_deploy.model.config import ViTConfig
+    from vit_deploy.model.kinds import Architecture
     from vit_deploy.model.layout import Layout
     from vit_deploy.model.preprocess import Preprocessing
     from vit_deploy.model.vit import ViT
@@ -61,16 +62,36 @@ class Model:
     """Config, weights (lazy, under our names), preprocessing and labels.
 
     Attributes:
+        config: a :class:`~vit_deploy.model.config.ViTConfig`; another module's is a
+            :class:`~vit_deploy.model.module_config.ModuleConfig`.
+        preprocessing: from a picture to the input; ``None`` where the input is no picture.
         labels: one per class, or empty where the checkpoint names none.
         notes: what a person should know of the import: what was left out, or taken for granted.
     """
 
-    config: ViTConfig
+    config: Architecture
     weights: Weights
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     labels: tuple[str, ...]
     source: Source
     notes: tuple[str, ...] = ()
+
+    @property
+    def vit_config(self) -> ViTConfig:
+        """The config, for what looks inside a ViT.
+
+        Raises:
+            UsageFailed: when the model is none of ours.
+        """
+        from vit_deploy.model.config import ViTConfig
+
+        if not isinstance(self.config, ViTConfig):
+            raise UsageFailed(
+                f"{self.source.name} is a module of its own, and nothing is known of its inside",
+                expected="a Vision Transformer from a checkpoint, or a named architecture",
+                next_command="vit-deploy models",
+            )
+        return self.config
 
     def module(self, spec: IOSpec, *, layout: Layout | None = None) -> nn.Module:
         """The module that takes and gives what ``spec`` says, without the model's weights.
@@ -87,7 +108,7 @@ class Model:
 
         names: Any = spec.output_names
         dynamic = spec.sizes is not None
-        return ViT(self.config, layout=layout or RESHAPE, outputs=names, dynamic_size=dynamic).eval()
+        return ViT(self.vit_config, layout=layout or RESHAPE, outputs=names, dynamic_size=dynamic).eval()
 
     def weights_for(self, spec: IOSpec) -> Weights:  # noqa: ARG002 - other inputs may fold into the weights
         """The weights of :meth:`module`, unread."""
@@ -116,8 +137,8 @@ class Model:
         return module.eval()
 
     def eager(
-        self, *, dtype: torch.dtype | None = None, outputs: Sequence[OutputName] = (), device: str = "cpu"
-    ) -> ViT:
+        self, *, dtype: torch.dtype | None = None, outputs: Sequence[str] = (), device: str = "cpu"
+    ) -> nn.Module:
         """The model as a PyTorch module with its weights, in evaluation mode.
 
         Args:
@@ -130,7 +151,8 @@ class Model:
         from vit_deploy.model.vit import ViT
 
         with torch.device("meta"):
-            model = ViT(self.config, outputs=outputs)
+            names: Any = outputs
+            model = ViT(self.vit_config, outputs=names)
         state = {
             name: tensor.read().to(device=device, dtype=dtype or torch.float32)
             for name, tensor in self.weights.items()
@@ -146,7 +168,7 @@ class Model:
             ImportFailed: for missing or unexpected keys, or shapes that do not fit.
             HostileInput: for NaN or Inf, unless ``allow_nonfinite``.
         """
-        expected = expected_shapes(self.config)
+        expected = expected_shapes(self.vit_config)
         check_names(expected, self.weights)
         for name, shape in expected.items():
             if self.weights[name].shape != shape:
