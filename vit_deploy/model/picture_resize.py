@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vit_deploy.errors import UsageFailed
+from vit_deploy.model.contract import check_resizable
 from vit_deploy.model.resample import cubic, triangle
 
 if TYPE_CHECKING:
@@ -72,14 +72,7 @@ class PictureResize(nn.Module):
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
-        if preprocessing.interpolation not in {*FILTERS, BOX}:
-            raise UsageFailed(
-                f"the model's pictures are resized with {preprocessing.interpolation!r}, which cannot be put "
-                "into an artefact: Pillow adds up float64 steps for it, and which pixel it takes follows "
-                "their rounding",
-                expected=f"one of {', '.join([*FILTERS, BOX])}",
-                next_command="export with --input uint8 instead, and resize with Pillow",
-            )
+        check_resizable(preprocessing)
         self.preprocessing = preprocessing
 
     def forward(self, levels: Tensor) -> Tensor:

@@ -93,6 +93,20 @@ class Model:
             )
         return self.config
 
+    @property
+    def known_preprocessing(self) -> Preprocessing:
+        """The preprocessing, for what cannot do without.
+
+        Raises:
+            UsageFailed: when the model has none.
+        """
+        if self.preprocessing is None:
+            raise UsageFailed(
+                f"nothing is known of how {self.source.name} wants its pictures",
+                expected="a model with a preprocessing",
+            )
+        return self.preprocessing
+
     def module(self, spec: IOSpec, *, layout: Layout | None = None) -> nn.Module:
         """The module that takes and gives what ``spec`` says, without the model's weights.
 
@@ -103,16 +117,31 @@ class Model:
             spec: inputs and outputs.
             layout: the export layout unless another is given.
         """
+        from vit_deploy.model.contract import network_is_dynamic
+        from vit_deploy.model.input_stage import input_stage
         from vit_deploy.model.layout import RESHAPE
         from vit_deploy.model.vit import ViT
 
         names: Any = spec.output_names
-        dynamic = spec.sizes is not None
-        return ViT(self.vit_config, layout=layout or RESHAPE, outputs=names, dynamic_size=dynamic).eval()
+        config, stage = self.vit_config, None
+        if spec.contract != "pixel_values":
+            # The normalisation is folded into the patch embedding, which needs a bias then.
+            config = replace(config, patch_bias=True)
+            stage = input_stage(spec.contract, self.known_preprocessing)
+        return ViT(
+            config,
+            layout=layout or RESHAPE,
+            outputs=names,
+            dynamic_size=network_is_dynamic(spec),
+            input_stage=stage,
+        ).eval()
 
-    def weights_for(self, spec: IOSpec) -> Weights:  # noqa: ARG002 - other inputs may fold into the weights
+    def weights_for(self, spec: IOSpec) -> Weights:
         """The weights of :meth:`module`, unread."""
-        return self.weights
+        from vit_deploy.weights.fold_input import fold_input
+
+        plain = spec.contract == "pixel_values"
+        return self.weights if plain else fold_input(self.weights, self.known_preprocessing)
 
     def loaded(
         self, spec: IOSpec, *, layout: Layout | None = None, dtype: torch.dtype | None = None
