@@ -9,8 +9,8 @@ from vit_deploy.model.architectures import NAMED_CONFIGS, named_config
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.weights import timm, transformers
 from vit_deploy.weights.files import read_checkpoint_file
+from vit_deploy.weights.hashes import sha256_later
 from vit_deploy.weights.imported import Model, Source
-from vit_deploy.weights.tensors import sha256_later
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ def load(request: Request) -> Model:
         config, weights = transformers.config_of(weights, base, request.num_classes)
     else:
         kind = "timm"
-        config = timm.config_of(weights, base, request.num_classes)
+        config, weights = timm.config_of(weights, base, request.num_classes)
     return Model(
         config=config,
         weights=weights,
