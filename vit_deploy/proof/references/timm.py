@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.proof.references import Reference, Tap, block_taps, require_library
@@ -82,7 +83,7 @@ def _from_file(request: Request, config: ViTConfig) -> nn.Module:
 
     from vit_deploy.weights.files import read_checkpoint_file
 
-    path = request.weights or request.path
+    path = Path(request.weights or request.reference)
     # Where in a file the weights are nested, and whether it holds code, is our reader's affair: timm's
     # takes a moving average where there is one.
     state = {name: tensor.read() for name, tensor in read_checkpoint_file(path).items()}

@@ -49,13 +49,11 @@ def build(request: Request, model: Model) -> Reference:
     trunk = module.get_submodule(trunk_name)
     taps = {
         **block_taps(f"{prefix}{_blocks(trunk)}", model.vit_config.depth),
-        "tokens": Tap(trunk_name, "output", _tokens(trunk, model.vit_config)),
+        "tokens": Tap(trunk_name, "output", _tokens(module, trunk, model.vit_config)),
     }
     head = _head(module)
     if head:
         taps["embedding"] = Tap(head, "input")
-    elif _pools(trunk):
-        taps["embedding"] = Tap(trunk_name, "output", lambda output: output.pooler_output)
     return Reference("transformers", version, module, taps, _outputs(module, trunk, model.vit_config))
 
 
@@ -124,17 +122,18 @@ def _head(module: nn.Module) -> str:
     return next((name for name in names if isinstance(getattr(module, name, None), modules.Linear)), "")
 
 
-def _tokens(trunk: Any, config: ViTConfig) -> Callable[[Any], Tensor]:
-    """How the tokens are read: towers with a norm before the blocks leave the last one to what is pooled."""
+def _tokens(module: Any, trunk: Any, config: ViTConfig) -> Callable[[Any], Tensor]:
+    """How the tokens are read where the trunk gives them as the last block left them.
+
+    Towers with a norm before the blocks put the last one on what is pooled alone, and a class for masked
+    images has a norm of its own. Both are part of what we call tokens.
+    """
+    norm: Any = None
     if hasattr(trunk, "pre_layrnorm") and config.final_norm:
-        return lambda output: trunk.post_layernorm(output.last_hidden_state)
-    return lambda output: output.last_hidden_state
-
-
-def _pools(trunk: nn.Module) -> bool:
-    """Whether the trunk gives one vector for each picture."""
-    without = getattr(trunk, "pooler", True) is None or getattr(trunk, "use_head", True) is False
-    return not without and not hasattr(trunk.config, "mask_ratio")
+        norm = trunk.post_layernorm
+    elif module is not trunk:
+        norm = getattr(module, "layernorm", None)
+    return lambda output: output.last_hidden_state if norm is None else norm(output.last_hidden_state)
 
 
 def _outputs(module: Any, trunk: Any, config: ViTConfig) -> Callable[[Tensor], Mapping[str, Tensor]]:
@@ -145,11 +144,12 @@ def _outputs(module: Any, trunk: Any, config: ViTConfig) -> Callable[[Tensor], M
         return lambda pixel_values: _unmasked(trunk, pixel_values)
 
     def run(pixel_values: Tensor) -> Mapping[str, Tensor]:
-        pooled = trunk(pixel_values=pixel_values).pooler_output
-        if not config.image_embeds_dim:
+        pooled = getattr(trunk(pixel_values=pixel_values), "pooler_output", None)
+        if pooled is None:
             return {}
         projection = getattr(module, "visual_projection", None)
-        return {"image_embeds": pooled if projection is None else projection(pooled)}
+        embeds = {"image_embeds": pooled if projection is None else projection(pooled)}
+        return {"embedding": pooled, **(embeds if config.image_embeds_dim else {})}
 
     return run
 
