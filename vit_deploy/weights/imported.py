@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from vit_deploy.model.kinds import Architecture
     from vit_deploy.model.layout import Layout
     from vit_deploy.model.preprocess import Preprocessing
-    from vit_deploy.model.vit import ViT
     from vit_deploy.spec import IOSpec
     from vit_deploy.weights.tensors import Weights
 
