@@ -40,7 +40,8 @@ class AllFloat64(TorchFunctionMode):
     """Reads every narrow floating dtype that a call names as float64.
 
     Attributes:
-        narrow: the names of calls that gave narrow numbers all the same, other than by reading bytes.
+        narrow: the names of calls that took or gave narrow numbers all the same. While a checkpoint is
+            loaded its weights are narrow; afterwards nothing should be.
     """
 
     def __init__(self) -> None:
@@ -57,7 +58,7 @@ class AllFloat64(TorchFunctionMode):
         if func in _CASTS:
             return torch.Tensor.double(*args, **kwargs)
         result = func(*map(_wide, args), **{name: _wide(value) for name, value in kwargs.items()})
-        if _is_narrow(result) and not _is_narrow([*args, *kwargs.values()]):
+        if _is_narrow([result, *args, *kwargs.values()]):
             self.narrow.add(resolve_name(func) or str(func))
         return result
 
@@ -74,7 +75,7 @@ def _wide(value: Any) -> Any:
 
 
 def _is_narrow(value: Any) -> bool:
-    """Whether it is, or holds, a narrow tensor. The weights of a file are narrow until they are cast."""
+    """Whether it is, or holds, a narrow tensor."""
     if isinstance(value, (list, tuple)):
         return any(map(_is_narrow, value))
     return isinstance(value, torch.Tensor) and torch.Tensor.dtype.__get__(value) in NARROW  # type: ignore[attr-defined]

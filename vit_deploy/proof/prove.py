@@ -257,7 +257,7 @@ def _run_library(
     progress.phase("the source library, in float64", len(pictures))
     with all_float64() as mode, torch.no_grad():
         reference = _built(build)
-        mode.narrow.clear()  # of what was computed while it was built, buffers are looked at below
+        mode.narrow.clear()
         for index, picture in enumerate(pictures):
             try:
                 reference.run(picture, functools.partial(spool.keep, index))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ class Proof:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data: errors to two digits, since more are noise; ``null`` where infinite."""
-        data = asdict(replace(self, errors={}))
+        data = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         rounded = {name: float(f"{error:.1e}") for name, error in self.errors.items()}
         finite = {name: error if math.isfinite(error) else None for name, error in rounded.items()}
         return {**data, "errors": finite, "not_compared": list(self.not_compared), "passed": self.passed}

@@ -144,7 +144,7 @@ def builder(kind: str) -> Callable[[Request, Model], Reference]:
         UsageFailed: for a kind that has no library of its own.
     """
     name = f"{__name__}.{kind}"
-    if not kind.isidentifier() or importlib.util.find_spec(name) is None:
+    if not kind.isidentifier() or kind.startswith("_") or importlib.util.find_spec(name) is None:
         raise UsageFailed(
             f"a model from {kind!r} has no source library to be compared with",
             expected="a checkpoint of timm, transformers or another library that vit-deploy imports from",
