@@ -142,8 +142,8 @@ def test_weights_without_use_are_left_out(save_transformers):
 @pytest.mark.parametrize(
     ("name", "changes", "word"),
     [
-        ("ViTForImageClassification", {"hidden_act": "gelu_new"}, "hidden_act='gelu_new'"),
-        ("ViTForImageClassification", {"hidden_act": "quick_gelu"}, "quick_gelu"),
+        ("ViTForImageClassification", {"hidden_act": "gelu_fast"}, "hidden_act='gelu_fast'"),
+        ("ViTForImageClassification", {"hidden_act": "mish"}, "mish"),
         ("ViTModel", {"pooler_act": "relu"}, "pooler_act"),
         ("ViTModel", {"model_type": "dinov2"}, "dinov2"),
         ("ViTModel", {"architectures": ["ViTForMaskedImageModeling"]}, "ViTForMaskedImageModeling"),

@@ -33,7 +33,10 @@ def _relative_positions(reading: Reading) -> str:
 
 
 def _positions(reading: Reading) -> str:
-    return "learned" if reading.tower.boolean("use_absolute_position_embeddings", False) else "none"
+    if not reading.tower.boolean("use_absolute_position_embeddings", False):
+        return "none"
+    s.square(reading.tower, 224)
+    return "learned"
 
 
 def _normalised_tokens(reading: Reading) -> bool:
@@ -65,6 +68,22 @@ def _has_shared(weights: Weights) -> bool:
     )
 
 
+def _pools_by_mean(weights: Weights) -> bool:
+    """The norm of the tokens is there without mean pooling, and in the head for pre-training."""
+    normed = any(name.endswith("layernorm.weight") and "pooler" not in name for name in weights)
+    return not normed or s.ends(weights, "lm_head.weight")
+
+
+_TOLD = {
+    **{name: tell for name, tell in TOLD.items() if name != "qkv_bias"},
+    "use_absolute_position_embeddings": lambda weights: s.ends(weights, "position_embeddings"),
+    "use_shared_relative_position_bias": _has_shared,
+    "use_relative_position_bias": lambda weights: s.ends(weights, _TABLE) and not _has_shared(weights),
+    "layer_scale_init_value": lambda weights: float(s.ends(weights, "lambda_1")),
+    "use_mean_pooling": _pools_by_mean,
+}
+
+
 def _family(model_type: str, stem: str, prefix: str, classes: dict[str, ModelClass]) -> Family:
     return Family(
         model_types=(model_type,),
@@ -89,19 +108,10 @@ def _family(model_type: str, stem: str, prefix: str, classes: dict[str, ModelCla
             Rule(r"lambda_([12])", r"ls\1.gamma"),
             Rule(rf"(?:attention\.attention\.)?relative_position_bias\.({_TABLE})", r"attn.rel_pos.\1"),
         ),
-        marks=(rf"{BLOCK}lambda_1|{BLOCK}.*{_TABLE}|.*{_TABLE}", r"embeddings\.cls_token"),
+        marks=(rf"{BLOCK}lambda_1|.*{_TABLE}|pooler\.layernorm\.weight", r"embeddings\.cls_token"),
         unused=(MASK, r".*relative_position_index"),
         without_bias=lambda _: frozenset("k"),
-        told={
-            **{name: tell for name, tell in TOLD.items() if name != "qkv_bias"},
-            "use_absolute_position_embeddings": lambda weights: s.ends(weights, "position_embeddings"),
-            "use_shared_relative_position_bias": _has_shared,
-            "use_relative_position_bias": lambda weights: s.ends(weights, _TABLE) and not _has_shared(weights),
-            "layer_scale_init_value": lambda weights: float(s.ends(weights, "lambda_1")),
-            "use_mean_pooling": lambda weights: (
-                not any(name.endswith("layernorm.weight") and "pooler" not in name for name in weights)
-            ),
-        },
+        told=_TOLD,
         processor="BeitImageProcessor",
     )
 

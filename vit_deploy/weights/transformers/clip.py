@@ -31,11 +31,25 @@ _EMBEDDINGS = (
     Rule(rf"embeddings\.patch_embedding{AFFINE}", r"patch_embed.proj.\1"),
     Rule(r"embeddings\.position_embedding\.weight", "pos_embed", as_sequence),
 )
+_CLIP_OUTER = (
+    *_EMBEDDINGS,
+    Rule(r"embeddings\.class_embedding", "cls_token", as_sequence),
+    Rule(rf"pre_layrnorm{AFFINE}", r"norm_pre.\1"),
+    Rule(rf"post_layernorm{AFFINE}", r"fc_norm.\1"),
+)
 _TOWER_SETTINGS = {
     **{name: setting for name, setting in SETTINGS.items() if name != "qkv_bias"},
     "activation": s.activation("hidden_act", "quick_gelu"),
     "norm_eps": s.number("layer_norm_eps", 1e-5),
     "patch_size": s.patch_size(32),
+}
+# last_hidden_state is not normalised: post_layernorm is for the pooled class token alone.
+_CLIP_SETTINGS = {
+    **_TOWER_SETTINGS,
+    "patch_bias": s.constant(False),
+    "pre_norm": s.constant(True),
+    "final_norm": s.constant(False),
+    "fc_norm": s.constant(True),
 }
 _CHANNELS = {"num_channels": lambda weights: s.size_of(weights, "embeddings.patch_embedding.weight", 1, 3)}
 
@@ -44,37 +58,38 @@ def _whole_projection(default: int) -> dict[str, Setting]:
     return {"projection_dim": lambda reading: reading.top.integer("projection_dim", default)}
 
 
-def _clip(model_type: str, stem: str, projection_dim: int) -> Family:
-    """A family of CLIP's tower: its names and config are CLIP's, its classes have a stem of their own."""
+def _classes(projection_dim: int) -> dict[str, ModelClass]:
+    """CLIP's classes, by what follows their stem."""
     own = {"projection_dim": s.integer("projection_dim", 512)}
     # The head stands on the mean of the patches, before the norm of the class token.
     classifier = {"pool": s.constant("avg"), "fc_norm": s.constant(False)}
     projection = {"visual_projection": "projection"}
+    return {
+        "VisionModelWithProjection": ModelClass(projection, own, _TEXT),
+        "Model": ModelClass(projection, _whole_projection(projection_dim), _TEXT),
+        "ForImageClassification": ModelClass(
+            CLASSIFIER, classifier, (*_TEXT, r"visual_projection\..*", r"post_layernorm\..*")
+        ),
+        "VisionModel": ModelClass(unused=(*_TEXT, r"visual_projection\..*")),
+    }
+
+
+def _clip(model_type: str, stem: str, projection_dim: int, *, only: tuple[str, ...] = ()) -> Family:
+    """A family of CLIP's tower: its names and config are CLIP's, its classes have a stem of their own.
+
+    Args:
+        model_type: of the model of both towers; the image tower's own has ``_vision_model`` after it.
+        stem: what its classes begin with.
+        projection_dim: its default in the config of both towers.
+        only: the classes that it has; all of CLIP's when empty.
+    """
+    classes = _classes(projection_dim)
     return Family(
         model_types=(model_type, f"{model_type}_vision_model"),
-        classes={
-            f"{stem}VisionModelWithProjection": ModelClass(projection, own, _TEXT),
-            f"{stem}Model": ModelClass(projection, _whole_projection(projection_dim), _TEXT),
-            f"{stem}ForImageClassification": ModelClass(
-                CLASSIFIER, classifier, (*_TEXT, r"visual_projection\..*", r"post_layernorm\..*")
-            ),
-            f"{stem}VisionModel": ModelClass(unused=(*_TEXT, r"visual_projection\..*")),
-        },
-        # last_hidden_state is not normalised: post_layernorm is for the pooled class token alone.
-        settings={
-            **_TOWER_SETTINGS,
-            "patch_bias": s.constant(False),
-            "pre_norm": s.constant(True),
-            "final_norm": s.constant(False),
-            "fc_norm": s.constant(True),
-        },
+        classes={stem + name: kind for name, kind in classes.items() if name in only or not only},
+        settings=_CLIP_SETTINGS,
         prefix=r"vision_model\.",
-        outer=(
-            *_EMBEDDINGS,
-            Rule(r"embeddings\.class_embedding", "cls_token", as_sequence),
-            Rule(rf"pre_layrnorm{AFFINE}", r"norm_pre.\1"),
-            Rule(rf"post_layernorm{AFFINE}", r"fc_norm.\1"),
-        ),
+        outer=_CLIP_OUTER,
         block=_BLOCK,
         inner=_INNER,
         marks=(r"embeddings\.class_embedding", rf"pre_layrnorm{AFFINE}"),
@@ -85,10 +100,12 @@ def _clip(model_type: str, stem: str, projection_dim: int) -> Family:
     )
 
 
+_TWO = ("Model", "VisionModel")
+
 CLIP = _clip("clip", "CLIP", 512)
 METACLIP_2 = _clip("metaclip_2", "MetaClip2", 512)
-ALTCLIP = _clip("altclip", "AltCLIP", 768)
-CHINESE_CLIP = _clip("chinese_clip", "ChineseCLIP", 512)
+ALTCLIP = _clip("altclip", "AltCLIP", 768, only=_TWO)
+CHINESE_CLIP = _clip("chinese_clip", "ChineseCLIP", 512, only=_TWO)
 
 
 def _pool(reading: Reading) -> str:

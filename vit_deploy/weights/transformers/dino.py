@@ -40,6 +40,7 @@ _plain_activation = s.activation("hidden_act", "gelu")
 
 _DINOV2_SETTINGS = {
     **SETTINGS,
+    "image_size": s.square_image(224),
     "patch_size": s.patch_size(14),
     "mlp_dim": _mlp_dim,
     "norm_eps": s.number("layer_norm_eps", 1e-6),

@@ -57,12 +57,13 @@ def fits(weights: Iterable[str], family: Family) -> bool:
     """Whether names are those of a family: each is known, and its marks are there."""
     names = [_bare(family, name) for name in weights]
     marked = all(any(re.fullmatch(mark, name) for name in names) for mark in family.marks)
-    return marked and all(_knows(family, name) for name in names)
+    return marked and all(_knows(family, family.classes.values(), name) for name in names)
 
 
-def known(weights: Iterable[str], family: Family) -> int:
-    """How many of the names a family knows."""
-    return sum(_knows(family, _bare(family, name)) for name in weights)
+def known(weights: Iterable[str], family: Family, kind: ModelClass | None = None) -> int:
+    """How many of the names a family, or one of its classes, knows."""
+    kinds = family.classes.values() if kind is None else (kind,)
+    return sum(_knows(family, kinds, _bare(family, name)) for name in weights)
 
 
 def tops(weights: Iterable[str], family: Family) -> set[str]:
@@ -78,11 +79,11 @@ def _matches(patterns: Iterable[str], name: str) -> bool:
     return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
-def _knows(family: Family, name: str) -> bool:
-    kinds = family.classes.values()
-    unused = (*family.unused, *(pattern for kind in kinds for pattern in kind.unused))
-    heads = {head for kind in kinds for head in kind.heads}
-    return name.partition(".")[0] in heads or _found(family, name) is not None or _matches(unused, name)
+def _knows(family: Family, kinds: Iterable[ModelClass], name: str) -> bool:
+    top = name.partition(".")[0]
+    if any(top in kind.heads or _matches(kind.unused, name) for kind in kinds):
+        return True
+    return _found(family, name) is not None or _matches(family.unused, name)
 
 
 def _found(family: Family, name: str) -> tuple[Rule, str] | None:

@@ -14,8 +14,6 @@ from vit_deploy.weights.transformers.refused import MISSING
 from vit_deploy.weights.transformers.settings import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from vit_deploy.model.fields import Fields
 
 FAMILIES: tuple[Family, ...] = (*vit.FAMILIES, *dino.FAMILIES, *clip.FAMILIES, *beit.FAMILIES)
@@ -67,11 +65,12 @@ def class_named(entries: Fields, family: Family, weights: Weights) -> str:
     return given[0]
 
 
-def class_of(family: Family, weights: Iterable[str]) -> str:
-    """The class of a family whose heads the weights have; of several the one with most heads."""
+def class_of(family: Family, weights: Weights) -> str:
+    """The class of a family whose heads the weights have, and that knows most of them."""
     tops = names.tops(weights, family)
     having = [name for name, kind in family.classes.items() if tops.issuperset(kind.heads)]
-    return max(having, key=lambda name: len(family.classes[name].heads))
+    kinds = family.classes
+    return max(having, key=lambda name: (len(kinds[name].heads), names.known(weights, family, kinds[name])))
 
 
 def recognise(weights: Weights) -> Family:
@@ -88,7 +87,7 @@ def check_family(weights: Weights, family: Family, entries: Fields) -> None:
     Raises:
         ImportFailed: naming the family that they look like.
     """
-    if names.fits(weights, family):
+    if names.known(weights, family) == len(weights):
         return
     others = [other for other in FAMILIES if names.fits(weights, other)]
     if others:
@@ -132,7 +131,7 @@ _SIZES = ("image_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_di
 
 def _with_sizes(values: dict[str, Any], sizes: ViTConfig) -> dict[str, Any]:
     told = {name: getattr(sizes, name) for name in _SIZES}
-    if values.get("gated_mlp"):
+    if values.get("gated_mlp") and not sizes.gated_mlp:
         told.pop("activation")
     if "pool_activation" in values:
         told["pool_activation"] = sizes.activation

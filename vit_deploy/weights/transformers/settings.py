@@ -51,6 +51,22 @@ def pair(name: str, default: int) -> Setting:
     return lambda reading: reading.tower.pair(name, (default, default))
 
 
+def square_image(default: int) -> Setting:
+    """A square picture, where transformers resamples the positions at each call."""
+    return lambda reading: square(reading.tower, default)
+
+
+def square(entries: Fields, default: int) -> tuple[int, int]:
+    """The picture's size, which must be square: its positions are taken for those of a square.
+
+    Raises:
+        ImportFailed: for an oblong picture.
+    """
+    size = entries.pair("image_size", (default, default))
+    require(size[0] == size[1], entries, "image_size", "a square picture: transformers takes it for one")
+    return size
+
+
 def patch_size(default: int) -> Setting:
     """The side of the patches, which must be square."""
 

@@ -55,7 +55,7 @@ TOLD = {
 
 MASK = r"embeddings\.mask_token"
 CLASSIFIER = {"classifier": "head"}
-_NO_POOLER = (r"pooler\..*",)
+_NO_POOLER = (r"pooler\.dense\..*",)
 _POOLED = {"representation_size": s.pooler_size}
 _PATCHES = {"class_token": s.constant(False), "pool": s.constant("avg")}
 
@@ -157,7 +157,7 @@ PIXIO = Family(
     classes={"PixioModel": ModelClass()},
     settings={
         **SETTINGS,
-        "image_size": s.pair("image_size", 256),
+        "image_size": s.square_image(256),
         "embed_dim": s.integer("hidden_size", 1280),
         "depth": s.integer("num_hidden_layers", 32),
         "num_heads": s.num_heads(16),
