@@ -102,7 +102,7 @@ def refusal(error: Exception, folder: Path) -> Cell:
     """The cell of an error; anything but the library's own is a failure."""
     if not isinstance(error, VitDeployError):
         return Cell("failed", reason=f"{type(error).__name__}: {error}".replace(str(folder), "…"))
-    reason = re.sub(re.escape(str(folder)) + r"[/\w]*", "…", error.found)
+    reason = re.sub(re.escape(str(folder)) + r"[-./\w]*", "…", error.found)
     if isinstance(error, BackendMissing):
         return Cell("unavailable", reason=reason)
     return Cell("failed" if isinstance(error, ParityFailed) else "refused", reason=reason)

@@ -67,6 +67,7 @@ SPECIMENS: tuple[Specimen, ...] = (
     _specimen("Perception Encoder", "vit_pe_core_tiny_patch16_384"),
     _specimen("Perception Encoder", "vit_pe_spatial_tiny_patch16_512", num_classes=0),
     _specimen("Perception Encoder", "vit_pe_lang_large_patch14_448", num_classes=0),
+    _specimen("RADIO", "vit_base_patch16_radio_v3"),
     _specimen("EVA", "eva_large_patch14_196"),
     _specimen("EVA", "eva_giant_patch14_224"),
     _specimen("EVA-02", "eva02_tiny_patch14_224"),
@@ -117,5 +118,4 @@ STRANGERS: tuple[Stranger, ...] = (
     _stranger("Relative positions by an MLP", "vit_relpos_small_patch16_224", "relpos|relative", **SIZES),
     _stranger("CaiT", "cait_xxs24_224", "cait", embed_dim=64, depth=1, num_heads=4, img_size=32),
     _stranger("XCiT", "xcit_nano_12_p8_224", "xcit", embed_dim=64, depth=1, num_heads=4, img_size=32),
-    _stranger("RADIO", "vit_base_patch16_radio_v3", "radio", **SIZES),
 )
