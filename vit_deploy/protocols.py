@@ -95,7 +95,7 @@ class Artefact:
     """One exported form of a model, where it lies.
 
     Attributes:
-        name: ``<format>-<precision>``.
+        name: as :func:`vit_deploy.spec.artefact_name` makes it.
         format: the exporter's name; ``pytorch`` for the reference weights themselves.
         precision: the declared precision.
         path: the file a runtime opens.

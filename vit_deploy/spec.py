@@ -37,6 +37,14 @@ of the model's size; or RGB ``uint8`` pictures of any size, which it resizes and
 CONTRACTS: tuple[Contract, ...] = ("pixel_values", "uint8", "image")
 
 
+def artefact_name(format: str, precision: Precision, contract: Contract = "pixel_values") -> str:
+    """``<format>-<precision>``, and ``-<contract>`` where it takes anything but ``pixel_values``.
+
+    So that artefacts of one format and precision lie side by side in a bundle, one for each contract.
+    """
+    return "-".join((format, precision) if contract == "pixel_values" else (format, precision, contract))
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """One named input or output: its numpy dtype name and its shape."""

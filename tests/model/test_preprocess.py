@@ -301,5 +301,5 @@ def test_to_dict_and_back(preprocessing):
 @given(_preprocessings(), st.integers(1, 90), st.integers(1, 90))
 def test_any_picture_comes_out_at_the_size(preprocessing, height, width):
     """No padding is ever needed, whatever the aspect ratio."""
-    resized = preprocessing._resized(height, width)
+    resized = preprocessing.resized(height, width)
     assert all(outer >= inner for outer, inner in zip(resized, preprocessing.image_size, strict=True))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from vit_deploy.model.config import ViTConfig
+    from vit_deploy.model.kinds import Architecture
 
 Resize = Literal["exact", "shortest_edge", "cover"]
 CropRounding = Literal["even", "down"]
@@ -129,7 +130,7 @@ class Preprocessing:
         from PIL.Image import Resampling
 
         image = to_channels(image, self.channels)
-        height, width = self._resized(image.height, image.width)
+        height, width = self.resized(image.height, image.width)
         if max(height, width) > _MAX_SIDE or height * width > MAX_PIXELS:
             raise HostileInput(
                 f"an image of {image.height}x{image.width} pixels would be resized to {height}x{width}",
@@ -138,7 +139,7 @@ class Preprocessing:
             )
         resized = image.resize((width, height), Resampling[self.interpolation.upper()])
         top, left = (
-            self._offset(outer - inner) for outer, inner in zip((height, width), self.image_size, strict=True)
+            self.offset(outer - inner) for outer, inner in zip((height, width), self.image_size, strict=True)
         )
         return resized.crop((left, top, left + self.image_size[1], top + self.image_size[0]))
 
@@ -166,7 +167,25 @@ class Preprocessing:
         stacked: NDArray[np.float32] = np.stack(planes)
         return stacked
 
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
+    def framed(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A picture that resizing leaves as it is, and of which the crop takes just ``pixels``.
+
+        Args:
+            pixels: ``(h, w, c)`` of ``image_size``.
+
+        Returns:
+            ``(H, W, c)`` of ``resize_size``. Around ``pixels`` they go on from their opposite edge, so that
+            a crop elsewhere takes another picture.
+        """
+        import numpy as np
+
+        spare = [outer - inner for outer, inner in zip(self.resize_size, self.image_size, strict=True)]
+        before = [self.offset(pixels_left) for pixels_left in spare]
+        margins = [(start, left - start) for start, left in zip(before, spare, strict=True)]
+        return np.pad(pixels, (*margins, (0, 0)), mode="wrap")
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """The size of a picture of ``height`` and ``width`` after resizing, before the crop."""
         if self.resize == "exact":
             return self.resize_size
         if self.resize == "cover":
@@ -179,7 +198,8 @@ class Preprocessing:
             return edge, int(edge * width / height)
         return int(edge * height / width), edge
 
-    def _offset(self, spare: int) -> int:
+    def offset(self, spare: int) -> int:
+        """Where the crop starts, of ``spare`` rows or columns that it leaves."""
         return round(spare / 2) if self.crop_rounding == "even" else spare // 2
 
     def to_dict(self) -> dict[str, Any]:
@@ -217,7 +237,7 @@ class Preprocessing:
         )
 
     @classmethod
-    def default(cls, config: ViTConfig) -> Preprocessing:
+    def default(cls, config: Architecture) -> Preprocessing:
         """timm's for its ViTs: bicubic, 90 % centre crop, pixels into −1 to 1."""
         halves = (0.5,) * config.in_channels
         return cls(
@@ -230,7 +250,7 @@ class Preprocessing:
         )
 
     @classmethod
-    def from_timm(cls, pretrained_cfg: Mapping[str, Any], config: ViTConfig) -> Preprocessing:
+    def from_timm(cls, pretrained_cfg: Mapping[str, Any], config: Architecture) -> Preprocessing:
         """What timm's ``create_transform(**resolve_data_config(...))`` does at evaluation.
 
         Raises:
