@@ -34,6 +34,8 @@ from vit_deploy.bundle.reader import Bundle, preprocessing_from
 from vit_deploy.errors import HostileInput, OutputFailed, UsageFailed
 from vit_deploy.model.kinds import architecture_from
 from vit_deploy.protocols import Artefact, ExportedFiles, recorded_options
+from vit_deploy.spec import CONTRACTS
+from vit_deploy.weights.hashes import sha256_of
 from vit_deploy.weights.safetensors_file import read_safetensors
 from vit_deploy.weights.tensors import sha256_of, sync_file, write_safetensors
 
@@ -50,7 +52,7 @@ LOCK_TIMEOUT_S = 600.0
 
 # Only what bears a name that this module gives is ever removed.
 _WEIGHTS_NAME = re.compile(r"weights-[0-9a-f]{12}\.safetensors")
-_ARTEFACT_NAME = re.compile(r"[a-z0-9_]+-(fp32|fp16|bf16)-[0-9a-f]{12}(-[0-9]+)?")
+_ARTEFACT_NAME = re.compile(rf"[a-z0-9_]+-(fp32|fp16|bf16)(-({'|'.join(CONTRACTS)}))?-[0-9a-f]{{12}}(-[0-9]+)?")
 
 
 @contextlib.contextmanager
@@ -179,9 +181,8 @@ class BundleEditor:
             raise OutputFailed("the bundle was not begun")
         return record
 
-    def accepted(self, format: str, precision: Precision) -> Artefact | None:
+    def accepted(self, name: str) -> Artefact | None:
         """An artefact that the bundle holds already, its hashes verified, or ``None``."""
-        name = f"{format}-{precision}"
         if self._manifest is None or name not in self._manifest.artefacts:
             return None
         return Bundle(self.path, self._manifest).artefact(name)
@@ -209,6 +210,7 @@ class BundleEditor:
             name=candidate.name,
             format=candidate.format,
             precision=candidate.precision,
+            contract=exported.spec.contract,
             directory=directory,
             files=files,
             inputs=[TensorRecord.of(spec) for spec in exported.spec.inputs],

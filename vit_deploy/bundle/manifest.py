@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vit_deploy.errors import HostileInput
-from vit_deploy.spec import MAX_BATCH, BatchRange, IOSpec, Precision, TensorSpec, Verdict
+from vit_deploy.spec import MAX_BATCH, BatchRange, Contract, IOSpec, Precision, TensorSpec, Verdict
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME = "manifest.json"
@@ -150,6 +150,7 @@ class ArtefactRecord(_Record):
     name: str
     format: str
     precision: Precision
+    contract: Contract = "pixel_values"
     directory: InsidePath
     files: list[FileRecord] = Field(min_length=1)
     inputs: list[TensorRecord] = Field(min_length=1)
@@ -171,6 +172,7 @@ class ArtefactRecord(_Record):
             inputs=tuple(entry.spec() for entry in self.inputs),
             outputs=tuple(entry.spec() for entry in self.outputs),
             batch=BatchRange(self.batch.minimum, self.batch.optimum, self.batch.maximum),
+            contract=self.contract,
         )
 
 

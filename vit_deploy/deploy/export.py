@@ -11,8 +11,9 @@ from vit_deploy.bundle import BundleEditor, edit_bundle
 from vit_deploy.bundle.manifest import ProofRecord
 from vit_deploy.errors import BackendMissing, ExportFailed, ParityFailed, UsageFailed, VitDeployError
 from vit_deploy.proof import require_passed
+from vit_deploy.model.contract import contracted
 from vit_deploy.protocols import Silent, option_fields
-from vit_deploy.spec import Verdict
+from vit_deploy.spec import Verdict, artefact_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from vit_deploy.parity import ParityCheck
     from vit_deploy.proof import Proof
     from vit_deploy.protocols import Artefact, Exporter, Progress
-    from vit_deploy.spec import BatchRange, IOSpec, Precision
+    from vit_deploy.spec import BatchRange, Contract, IOSpec, Precision
     from vit_deploy.weights.imported import Model
 
 UNVERIFIED = Verdict(passed=None, reason="verification was switched off")
@@ -34,7 +35,7 @@ class Outcome:
     """What became of one artefact.
 
     Attributes:
-        name: ``<format>-<precision>``.
+        name: as :func:`vit_deploy.spec.artefact_name` makes it.
         format: the exporter's name.
         precision: the declared precision.
         record: the artefact as it stands in the bundle; ``None`` if it was not accepted.
@@ -62,6 +63,7 @@ def export_model(
     precision: Precision = "fp32",
     outputs: Sequence[OutputName] = (),
     batch: BatchRange | None = None,
+    contract: Contract = "pixel_values",
     options: Mapping[str, Any] | None = None,
     images: Sequence[Path] = (),
     verify: bool = True,
@@ -80,6 +82,7 @@ def export_model(
         precision: the declared precision of the artefacts.
         outputs: the outputs they have; the config's default when empty.
         batch: the batch sizes they are made for.
+        contract: what they take; see :mod:`vit_deploy.model.contract`.
         options: values of the exporters' options by field name.
         images: pictures to verify with, beside the synthetic ones.
         verify: whether to verify at all; artefacts enter as ``unverified`` otherwise.
@@ -97,7 +100,8 @@ def export_model(
     """
     if proof is not None:
         require_passed(proof)
-    spec = model.config.io_spec(tuple(outputs), batch)
+    plain = model.config.io_spec(tuple(outputs), batch)
+    spec = contracted(plain, contract, model.config, model.preprocessing)
     asked = [registry.exporter(name) for name in dict.fromkeys(formats)]
     exporters = _in_order(asked, spec, output, options or {})
     chosen = {exporter.format: exporter.Options(**values) for exporter, values in _options(exporters, options)}
@@ -191,7 +195,7 @@ class _Job:
 
     def run(self, exporter: Exporter) -> Outcome:
         """Export, prove and accept one artefact; what fails becomes the outcome's error."""
-        name = f"{exporter.format}-{self.precision}"
+        name = artefact_name(exporter.format, self.precision, self.spec.contract)
         blank = Outcome(name, exporter.format, self.precision)
         try:
             return self._run(exporter, name)
@@ -237,11 +241,12 @@ class _Job:
     def _source(self, exporter: Exporter) -> Artefact | None:
         if not exporter.needs:
             return None
-        source = self.editor.accepted(exporter.needs, self.precision)
+        name = artefact_name(exporter.needs, self.precision, self.spec.contract)
+        source = self.editor.accepted(name)
         if source is None:
             raise ExportFailed(
                 f"{exporter.format} is built from {exporter.needs}, which is not in the bundle",
-                expected=f"an accepted {exporter.needs}-{self.precision} artefact",
+                expected=f"an accepted {name} artefact",
                 next_command=f"mend the {exporter.needs} export first",
             )
         return source
