@@ -86,12 +86,16 @@ def build_graph(model: Model, spec: IOSpec, opset: int) -> ir.Model:
     from vit_deploy.graph.attention import attend_in_three_dimensions
     from vit_deploy.graph.batch import shorten_batch_arithmetic
     from vit_deploy.graph.capture import bind_weights, capture
+    from vit_deploy.graph.capture_live import capture_live
     from vit_deploy.graph.fold import fold_constants
     from vit_deploy.graph.lower_opset import lower_opset
     from vit_deploy.graph.metadata import describe_model, strip_metadata
     from vit_deploy.graph.transpose_weights import transpose_weights
 
-    graph = capture(lambda: model.module(spec), spec)
+    if model.is_live:
+        graph = capture_live(model.module(spec), spec, model.config)
+    else:
+        graph = capture(lambda: model.module(spec), spec)
     bind_weights(graph, model.weights_for(spec))
     fold_constants(graph)
     transpose_weights(graph)

@@ -14,7 +14,7 @@ from vit_deploy import registry
 from vit_deploy.errors import BackendMissing, HostileInput, RunFailed
 from vit_deploy.parity.criterion import LIMITS, reference_lengths, yardsticks
 from vit_deploy.parity.declared import Fault, batch_sizes, check_outputs, rounds, spec_fault
-from vit_deploy.parity.inputs import Sample, make_samples
+from vit_deploy.parity.inputs import Sample, make_samples, stacked
 from vit_deploy.parity.references import References
 from vit_deploy.parity.scores import Scores, Truth
 from vit_deploy.protocols import SessionOptions, Silent
@@ -45,6 +45,7 @@ class ParityCheck:
 
     Raises:
         HostileInput: for a picture that cannot be read.
+        ImportFailed: for a model that differs from itself.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ParityCheck:
         limits: Limits | None = None,
         threads: int | None = None,
     ) -> None:
+        model.require_steady()
         self.model = model
         self.samples: tuple[Sample, ...] = make_samples(model.preprocessing, model.config, seed, images)
         self._limits = limits
@@ -156,19 +158,20 @@ class ParityCheck:
             RunFailed: when the backend fails.
             Fault: when outputs are missing, misshapen or not finite.
         """
-        import numpy as np
-
         plan = [
             (size, indices)
             for size in batch_sizes(artefact.spec.batch)
             for indices in rounds(len(self.samples), size)
         ]
-        (spec,) = artefact.spec.inputs
         progress.phase(f"{artefact.name} on {session.facts.backend}", len(plan))
         for size, indices in plan:
-            values = np.stack([self.samples[index].pixel_values for index in indices])
+            arrays = stacked([self.samples[index] for index in indices])
+            inputs = {
+                entry.name: array.astype(entry.dtype, copy=False)
+                for entry, array in zip(artefact.spec.inputs, arrays, strict=True)
+            }
             try:
-                outputs = session.run({spec.name: values.astype(spec.dtype, copy=False)})
+                outputs = session.run(inputs)
             except RunFailed as error:
                 raise RunFailed(f"at batch {size}: {error.found}") from error
             check_outputs(outputs, artefact.spec, [self.samples[index].name for index in indices])

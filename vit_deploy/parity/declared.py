@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vit_deploy.model.config import ViTConfig
+    from vit_deploy.model.kinds import Architecture
     from vit_deploy.spec import BatchRange, IOSpec
 
 
@@ -17,10 +17,10 @@ class Fault(Exception):
     """The artefact is wrong in a way that no ratio describes."""
 
 
-def spec_fault(spec: IOSpec, config: ViTConfig) -> str:
+def spec_fault(spec: IOSpec, config: Architecture) -> str:
     """What is wrong with the inputs and outputs that an artefact declares, or nothing.
 
-    The one input, and every output by its name, must have the shape that the model gives them, over
+    Every input in order, and every output by its name, must have the shape that the model gives them, over
     the whole range of batch sizes.
     """
     known = {
@@ -28,20 +28,20 @@ def spec_fault(spec: IOSpec, config: ViTConfig) -> str:
         for name in config.output_names
         for entry in config.io_spec((name,), spec.batch).outputs
     }
-    (expected,) = config.io_spec((), spec.batch).inputs
-    if [entry.name for entry in spec.inputs] != [expected.name]:
-        return f"it takes {', '.join(entry.name for entry in spec.inputs) or 'nothing'}, not {expected.name}"
+    expected = config.io_spec((), spec.batch).inputs
+    taken, right = ([entry.name for entry in inputs] for inputs in (spec.inputs, expected))
+    if taken != right:
+        return f"it takes {', '.join(taken) or 'nothing'}, not {', '.join(right)}"
     if not spec.outputs or len(set(spec.output_names)) != len(spec.outputs):
         return f"it declares the outputs {', '.join(spec.output_names) or 'none'}, not each of them once"
     unknown = [name for name in spec.output_names if name not in known]
     if unknown:
         return f"it declares the output {unknown[0]!r}, which is none of {', '.join(known)}"
-    for declared, right in zip(
-        (*spec.inputs, *spec.outputs), (expected, *(known[name] for name in spec.output_names)), strict=True
-    ):
+    wanted = (*expected, *(known[name] for name in spec.output_names))
+    for declared, meant in zip((*spec.inputs, *spec.outputs), wanted, strict=True):
         for size in (spec.batch.minimum, spec.batch.maximum):
-            if declared.at_batch(size) != right.at_batch(size):
-                return f"it declares {declared.name} of shape {declared.shape}, not {right.shape}"
+            if declared.at_batch(size) != meant.at_batch(size):
+                return f"it declares {declared.name} of shape {declared.shape}, not {meant.shape}"
         if declared.dtype not in {"float32", "float16"}:
             return f"it declares {declared.name} as {declared.dtype}, not float32 or float16"
     return ""

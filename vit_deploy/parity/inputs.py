@@ -9,17 +9,19 @@ pixel, pure colours, no structure. The same seed gives the same pictures.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from vit_deploy.errors import UsageFailed
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from vit_deploy.model.config import ViTConfig
+    from vit_deploy.model.kinds import Architecture
     from vit_deploy.model.preprocess import Preprocessing
 
     Picture = NDArray[np.uint8]
@@ -31,34 +33,45 @@ CHANNEL_CORRELATION = 0.9
 
 @dataclass(frozen=True)
 class Sample:
-    """One input: where it comes from, and its ``(c, h, w)`` float32 values after preprocessing."""
+    """One input: where it comes from, and its float32 values, without the batch.
+
+    Attributes:
+        name: of the sample, or of its file.
+        family: what kind of input it is.
+        pixel_values: of the first input: ``(c, h, w)`` after preprocessing where it is a picture.
+        others: of the other inputs, by name; a ViT has none.
+    """
 
     name: str
     family: str
     pixel_values: NDArray[np.float32]
+    others: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def make_samples(
-    preprocessing: Preprocessing, config: ViTConfig, seed: int = 0, images: Sequence[Path] = ()
+    preprocessing: Preprocessing | None, config: Architecture, seed: int = 0, images: Sequence[Path] = ()
 ) -> tuple[Sample, ...]:
     """The inputs for one model: the generated families, then the user's images.
 
     Args:
-        preprocessing: the model's own.
-        config: gives the size and channels of the pictures.
+        preprocessing: the model's own; ``None`` where its inputs are no picture.
+        config: gives the size and channels of the pictures, or the shapes of the inputs.
         seed: of the generated pictures.
         images: the user's images, added to the others.
 
     Raises:
         HostileInput: for an image that cannot be read.
+        UsageFailed: for images where the inputs are no picture.
     """
     import numpy as np
 
+    if preprocessing is None:
+        return _from_arrays(config, seed, images)
     height, width = config.image_size
     samples = []
     for index, (family, paint) in enumerate(_PLAN):
         generator = np.random.default_rng([seed, index])
-        picture = paint(generator, height, width, config.in_channels, config.patch_size)
+        picture = paint(generator, height, width, config.in_channels, patch_side(config))
         values = preprocessing.normalise(picture)
         samples.append(Sample(f"{family}-{index}", family, np.ascontiguousarray(values, dtype=np.float32)))
     for path in images:
@@ -66,7 +79,39 @@ def make_samples(
     return tuple(samples)
 
 
-def _from_image(path: Path, preprocessing: Preprocessing, config: ViTConfig) -> NDArray[np.float32]:
+def stacked(samples: Sequence[Sample]) -> list[NDArray[np.float32]]:
+    """The samples as one batch: an array for each input, in order."""
+    import numpy as np
+
+    first = np.stack([sample.pixel_values for sample in samples])
+    return [first, *(np.stack([sample.others[name] for sample in samples]) for name in samples[0].others)]
+
+
+def patch_side(config: Architecture) -> int:
+    """Side of the squares that a ViT cuts pictures into; an eighth of the picture where there are none."""
+    from vit_deploy.model.config import ViTConfig
+
+    return config.patch_size if isinstance(config, ViTConfig) else max(2, min(config.image_size) // 8)
+
+
+def _from_arrays(config: Architecture, seed: int, images: Sequence[Path]) -> tuple[Sample, ...]:
+    from vit_deploy.parity.arrays import make_arrays
+
+    inputs = config.io_spec().inputs
+    if images:
+        raise UsageFailed(
+            f"pictures were given, and the inputs are {', '.join(entry.name for entry in inputs)}",
+            expected="no --images: the model takes no picture",
+            next_command="leave --images out",
+        )
+    samples = []
+    for index, (family, arrays) in enumerate(make_arrays(inputs, seed)):
+        first = arrays.pop(inputs[0].name)
+        samples.append(Sample(f"{family}-{index}", family, first, arrays))
+    return tuple(samples)
+
+
+def _from_image(path: Path, preprocessing: Preprocessing, config: Architecture) -> NDArray[np.float32]:
     import numpy as np
 
     from vit_deploy.model.images import load_image

@@ -6,9 +6,11 @@ every artefact of the model. Of eager at a precision only the errors are kept.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from vit_deploy.errors import ImportFailed
 from vit_deploy.parity.criterion import relative_errors
+from vit_deploy.parity.inputs import stacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+    from torch import nn
 
     from vit_deploy.model.config import OutputName
     from vit_deploy.parity.criterion import Floats
@@ -84,15 +87,34 @@ class References:
         self, dtype: torch.dtype, names: Sequence[OutputName], progress: Progress
     ) -> Iterator[tuple[slice, tuple[NDArray[np.float64], ...]]]:
         """Outputs as float64, chunk by chunk; the module is dropped at the end."""
-        import numpy as np
         import torch
 
         module = self._model.eager(dtype=dtype, outputs=names)
-        for start in range(0, len(self._samples), CHUNK):
-            chosen = slice(start, min(start + CHUNK, len(self._samples)))
-            values = np.stack([sample.pixel_values for sample in self._samples[chosen]])
-            with torch.inference_mode():
-                results = module(torch.from_numpy(values).to(dtype))
+        batch = self._model.config.io_spec().batch
+        size = batch.minimum if batch.is_fixed else CHUNK
+        for start in range(0, len(self._samples), size):
+            chosen = slice(start, min(start + size, len(self._samples)))
+            run = list(self._samples[chosen])
+            if batch.is_fixed:  # what is added is dropped again
+                run += run[-1:] * (size - len(run))
+            inputs = [torch.from_numpy(array).to(dtype) for array in stacked(run)]
+            results = _run(module, inputs, dtype)
             tensors = results if isinstance(results, tuple) else (results,)
-            yield chosen, tuple(tensor.double().numpy() for tensor in tensors)
-            progress.advance(chosen.stop - chosen.start)
+            count = chosen.stop - chosen.start
+            yield chosen, tuple(tensor[:count].double().numpy() for tensor in tensors)
+            progress.advance(count)
+
+
+def _run(module: nn.Module, inputs: Sequence[torch.Tensor], dtype: torch.dtype) -> Any:
+    import torch
+
+    try:
+        with torch.inference_mode():
+            return module(*inputs)
+    except RuntimeError as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise ImportFailed(
+            f"eager PyTorch does not run in {str(dtype).removeprefix('torch.')}: {lines[0]}",
+            expected="a module whose constants follow the dtype of its inputs: so that its truth is known",
+            next_command="torch.zeros(..., dtype=x.dtype) in its code; --no-verify exports it unverified",
+        ) from error

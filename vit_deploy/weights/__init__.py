@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vit_deploy.errors import ImportFailed, UsageFailed
 from vit_deploy.model.architectures import named_config
-from vit_deploy.weights import checkpoint, hub, native, random, timm, transformers
+from vit_deploy.weights import checkpoint, hub, module, native, open_clip, random, timm, transformers
 from vit_deploy.weights.files import CONFIG_NAME
 from vit_deploy.weights.request import Request
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SOURCES: tuple[tuple[Callable[[Request], bool], Callable[[Request], Model]], ...] = (
     (checkpoint.detects, checkpoint.load),
     (native.detects, native.load),
+    (open_clip.detects, open_clip.load),
     (timm.detects, timm.load),
     (transformers.detects, transformers.load),
     (random.detects, random.load),
@@ -36,18 +37,24 @@ def load_model(
     num_classes: int | None = None,
     allow_nonfinite: bool = False,
     seed: int = 0,
+    use_ema: bool = False,
+    input_shape: str = "",
 ) -> Model:
     """The model behind a reference, its weights unread but known to fit and to be finite.
 
     Args:
         reference: a named architecture (random weights, or those of ``weights``), a directory (a
-            bundle, or a timm or transformers checkpoint), a checkpoint file with ``arch``, or
-            ``hf-hub:ORG/NAME[@REVISION]``.
+            bundle, or a timm, transformers or OpenCLIP checkpoint), a checkpoint file with ``arch``, or
+            ``hf-hub:ORG/NAME[@REVISION]``; or ``py:package.module:factory`` for a module of your own, whose
+            code is run.
         arch: the architecture of a bare checkpoint file.
-        weights: a checkpoint file for the named architecture.
+        weights: a checkpoint file for the named architecture, or for the module.
         num_classes: of random weights; for a checkpoint, what it must have.
         allow_nonfinite: accept NaN and Inf in the weights.
         seed: of random weights.
+        use_ema: take the moving average (EMA) of the weights where a checkpoint file has one; without it
+            the trained weights themselves are taken, and a note says so.
+        input_shape: of a module that comes with no example: ``3x224x224``, without the batch.
 
     Returns:
         The model; its weights are float32 whatever the checkpoint holds.
@@ -57,8 +64,11 @@ def load_model(
         ImportFailed: when the checkpoint is not that of a plain ViT, or does not fit.
         HostileInput: when it is truncated, holds code, NaN or Inf.
     """
-    request = Request(reference, arch, Path(weights) if weights else None, num_classes, seed)
+    file = Path(weights) if weights else None
+    request = Request(reference, arch, file, num_classes, seed, use_ema=use_ema, input_shape=input_shape)
     _require_sense(request)
+    if module.detects(request):
+        return module.load(request).with_checked_weights(allow_nonfinite=allow_nonfinite)
     if hub.detects(request):
         request = hub.fetch(request)
     model = _load(request)
@@ -79,6 +89,8 @@ def _require_sense(request: Request) -> None:
         raise UsageFailed("no model is named", expected="a model", next_command="vit-deploy models")
     if request.num_classes is not None and request.num_classes < 0:
         raise UsageFailed(f"--num-classes is {request.num_classes}", expected="0 or more")
+    _require_module_sense(request)
+    _require_file_for_ema(request)
     described = hub.detects(request) or request.path.is_dir()
     if described and (request.arch or request.weights):
         flag = "--arch" if request.arch else "--weights"
@@ -86,6 +98,33 @@ def _require_sense(request: Request) -> None:
             f"{flag} goes with a bare checkpoint file, and {request.reference!r} describes itself",
             expected=f"-m {request.reference!r} without {flag}",
         )
+
+
+def _require_file_for_ema(request: Request) -> None:
+    if request.use_ema and not checkpoint.detects(request):
+        raise UsageFailed(
+            f"--use-ema goes with a checkpoint file, and {request.reference!r} is none",
+            expected="a file that a training script wrote, with --arch",
+            next_command="leave --use-ema out",
+        )
+
+
+def _require_module_sense(request: Request) -> None:
+    if not module.detects(request):
+        if request.input_shape:
+            raise UsageFailed(
+                "--input-shape goes with a module of your own; a checkpoint knows its own input",
+                expected="-m py:package.module:factory",
+                next_command="leave --input-shape out",
+            )
+        return
+    for flag, value in (("--arch", request.arch), ("--num-classes", request.num_classes)):
+        if value:
+            raise UsageFailed(
+                f"{flag} says nothing to {request.reference}, which makes its module itself",
+                expected=f"-m {request.reference} without {flag}",
+                next_command="let the factory make it so",
+            )
 
 
 def _load(request: Request) -> Model:
@@ -118,6 +157,7 @@ def _unknown_directory(directory: Path) -> ImportFailed:
     )
     return ImportFailed(
         f"{str(directory)!r} is no checkpoint that is known: it holds {shown}{told}",
-        expected="a bundle (manifest.json), or a timm or transformers checkpoint (config.json and weights)",
+        expected="a bundle (manifest.json), a timm or transformers checkpoint (config.json and weights), or an "
+        "OpenCLIP one (open_clip_config.json)",
         next_command="name a bare checkpoint file instead, with --arch",
     )

@@ -72,15 +72,21 @@ class Adapter(nn.Module):
         module: the user's own.
         known: the name of each tensor that it returns, in its own order.
         outputs: those to be returned, in order.
+        keywords: the names by which ``forward`` takes its inputs; they go by position where empty.
     """
 
-    def __init__(self, module: nn.Module, known: Sequence[str], outputs: Sequence[str]) -> None:
+    def __init__(
+        self, module: nn.Module, known: Sequence[str], outputs: Sequence[str], keywords: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.module = module
+        self.keywords = tuple(keywords)
         self.places = tuple(list(known).index(name) for name in outputs)
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The inputs in the order of the module's own ``forward``."""
-        tensors = [value for _, value in _leaves(self.module(*inputs), ())]
+        """The inputs in the order that they were described in."""
+        given = dict(zip(self.keywords, inputs, strict=True)) if self.keywords else {}
+        returned = self.module(**given) if given else self.module(*inputs)
+        tensors = [value for _, value in _leaves(returned, ())]
         chosen = tuple(tensors[place] for place in self.places)
         return chosen[0] if len(chosen) == 1 else chosen

@@ -189,6 +189,18 @@ class Model:
         model.requires_grad_(requires_grad=False)
         return model.eval()
 
+    @property
+    def is_live(self) -> bool:
+        """Whether :meth:`module` comes with its weights in memory, and is captured as it is."""
+        return False
+
+    def require_steady(self) -> None:
+        """Refuse to be compared with anything where two runs on one input differ; a ViT's never do.
+
+        Raises:
+            ImportFailed: where they do.
+        """
+
     def with_checked_weights(self, *, allow_nonfinite: bool = False) -> Model:
         """The same model, once its weights are known to fit its config and to be finite.
 
@@ -198,15 +210,9 @@ class Model:
         """
         expected = expected_shapes(self.vit_config)
         check_names(expected, self.weights)
-        for name, shape in expected.items():
-            if self.weights[name].shape != shape:
-                raise ImportFailed(
-                    f"weight {name!r} has shape {self.weights[name].shape}",
-                    expected=f"shape {shape}, from the config",
-                    next_command=_shape_hint(name),
-                )
+        check_shapes(expected, self.weights)
         if not allow_nonfinite:
-            _check_finite(self.weights)
+            check_finite(self.weights)
         if self.labels and self.config.num_classes and len(self.labels) != self.config.num_classes:
             raise ImportFailed(
                 f"the checkpoint names {len(self.labels)} labels for {self.config.num_classes} classes",
@@ -262,7 +268,27 @@ def _shape_hint(name: str) -> str:
     return "vit-deploy models, and --arch with the name that fits"
 
 
-def _check_finite(weights: Weights) -> None:
+def check_shapes(expected: dict[str, tuple[int, ...]], found: Weights, origin: str = "the config") -> None:
+    """Refuse a weight whose shape is not the expected one.
+
+    Raises:
+        ImportFailed: naming the first.
+    """
+    for name, shape in expected.items():
+        if found[name].shape != shape:
+            raise ImportFailed(
+                f"weight {name!r} has shape {found[name].shape}",
+                expected=f"shape {shape}, from {origin}",
+                next_command=_shape_hint(name),
+            )
+
+
+def check_finite(weights: Weights) -> None:
+    """Refuse NaN and Inf.
+
+    Raises:
+        HostileInput: naming the first weight that holds any.
+    """
     for name, tensor in weights.items():
         bad = tensor.nonfinite()
         if bad:

@@ -11,13 +11,15 @@ class Request:
     """What :func:`vit_deploy.weights.load_model` was given.
 
     Attributes:
-        reference: a named architecture, a directory, a file, or ``hf-hub:ORG/NAME``.
+        reference: a named architecture, a directory, a file, or ``hf-hub:ORG/NAME``, or
+            ``py:package.module:factory``.
         arch: the architecture of a bare checkpoint file.
         weights: a bare checkpoint file for the architecture that ``reference`` names.
         num_classes: the number of classes; the checkpoint's own when ``None``.
         seed: of random weights.
         name: what the owner of the checkpoint calls it, where that is known (a hub name).
     """
+        input_shape: of a module: ``3x224x224``, or ``image:3x224x224,state:8``, without the batch.
 
     reference: str
     arch: str = ""
@@ -27,6 +29,7 @@ class Request:
     name: str = ""
 
     @property
+    input_shape: str = ""
     def path(self) -> Path:
         """The reference as a path."""
         return Path(self.reference)

@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from vit_deploy.errors import HostileInput, ImportFailed, OutputFailed
 
@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FLOATING = {"float64", "float32", "float16", "bfloat16"}
+_STORED = {
+    "float32": ("F32", 4),
+    "int64": ("I64", 8),
+    "int32": ("I32", 4),
+    "int16": ("I16", 2),
+    "int8": ("I8", 1),
+    "uint8": ("U8", 1),
+    "bool": ("BOOL", 1),
+}
+"""What a bundle keeps: the format's name of each dtype, and the bytes of a number."""
+
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,15 @@ class WeightTensor:
             return self.scan()
         if self.parts:
             return sum(part.nonfinite() for part in self.parts)
+    def stored(self) -> WeightTensor:
+        """The same tensor as a bundle keeps it: whole numbers and truth values as they are, the rest as
+        float32.
+
+        Raises:
+            ImportFailed: for a dtype that is not known.
+        """
+        return self if self.dtype in _STORED else self.as_float32()
+
         return count_nonfinite(self.read())
 
 
@@ -163,8 +183,12 @@ class Weights(Mapping[str, WeightTensor]):
         return Weights(tensor.as_float32() for tensor in self.values())
 
 
-def write_safetensors(weights: Weights, target: BinaryIO) -> str:
-    """Write float32 weights in the safetensors format, one tensor in memory at a time.
+def _same(one: WeightTensor, other: WeightTensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and bool((one.read() == other.read()).all())
+
+
+def write_safetensors(weights: Weights, target: Writer) -> str:
+    """Write weights in the safetensors format as a bundle keeps them, one tensor in memory at a time.
 
     Same weights, same bytes. ``safetensors.torch.save_file`` would hold all of them at once.
     Format: https://huggingface.co/docs/safetensors (8 bytes of header length, JSON, data).
@@ -175,9 +199,10 @@ def write_safetensors(weights: Weights, target: BinaryIO) -> str:
     header: dict[str, Any] = {}
     offset = 0
     for name in sorted(weights):
-        size = 4 * weights[name].numel
+        dtype, width = _STORED[weights[name].stored().dtype]
+        size = width * weights[name].numel
         header[name] = {
-            "dtype": "F32",
+            "dtype": dtype,
             "shape": list(weights[name].shape),
             "data_offsets": [offset, offset + size],
         }
@@ -191,7 +216,8 @@ def write_safetensors(weights: Weights, target: BinaryIO) -> str:
         return data
 
     def read(name: str) -> memoryview:
-        return hashed(weights[name].as_float32().read().contiguous().numpy().reshape(-1).data.cast("B"))
+        values = weights[name].stored().read().contiguous().numpy().reshape(-1)
+        return hashed(values.data.cast("B") if values.size else memoryview(b""))
 
     target.write(hashed(memoryview(len(encoded).to_bytes(8, "little") + encoded)))
     for data in ahead(functools.partial(read, name) for name in sorted(weights)):
@@ -222,6 +248,26 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal, read in pieces."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(1 << 20))
+class Writer(Protocol):
+    """What bytes are written to."""
+
+    def write(self, data: Any, /) -> Any:
+        """Write all of ``data``."""
+
+
+class _Nowhere:
+    """Takes what is written, and keeps none of it."""
+
+    def write(self, data: Any) -> int:
+        """Taken."""
+        return len(data)
+
+
+def digest_of(weights: Weights) -> str:
+    """The SHA-256 of the file that :func:`write_safetensors` would write."""
+    return write_safetensors(weights, _Nowhere())
+
+
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
