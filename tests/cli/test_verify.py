@@ -15,8 +15,9 @@ from vit_deploy.bundle import edit_bundle
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.protocols import ExportedFiles, NoOptions, Silent
 from vit_deploy.spec import Availability, BatchRange, Verdict
+from vit_deploy.weights.hashes import sha256_of
 from vit_deploy.weights.random import random_model
-from vit_deploy.weights.tensors import Weights, sha256_of
+from vit_deploy.weights.tensors import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -37,7 +37,7 @@ from vit_deploy.protocols import Artefact, ExportedFiles, recorded_options
 from vit_deploy.spec import CONTRACTS
 from vit_deploy.weights.hashes import sha256_of
 from vit_deploy.weights.safetensors_file import read_safetensors
-from vit_deploy.weights.tensors import sha256_of, sync_file, write_safetensors
+from vit_deploy.weights.tensors import sync_file, write_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,7 +3,8 @@
 Names are those that timm (https://github.com/huggingface/pytorch-image-models) made the field's
 standard. The table, ``architectures.json``, holds what sets each apart from ``ViTConfig()``; it was
 read off timm's own modules by ``scripts/timm_architectures.py``, and timm is not needed to use it.
-Beside it stand the architectures that no ViTConfig can say, with what is missing.
+Beside it stand the architectures that no ViTConfig can say, with what is missing. Names of torchvision
+and OpenCLIP have a table of their own, by ``scripts/other_architectures.py``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from vit_deploy.errors import UsageFailed, unknown_name
 from vit_deploy.model.config import ViTConfig
 
 ARCHITECTURES_FILE = Path(__file__).with_name("architectures.json")
+OTHER_ARCHITECTURES_FILE = Path(__file__).with_name("architectures_others.json")
 
 DEFAULT_ARCH = "vit_base_patch16_224"
 
@@ -25,6 +27,8 @@ DEFAULT_ARCH = "vit_base_patch16_224"
 @functools.cache
 def _document() -> dict[str, Any]:
     document: dict[str, Any] = json.loads(ARCHITECTURES_FILE.read_text(encoding="utf-8"))
+    for table in json.loads(OTHER_ARCHITECTURES_FILE.read_text(encoding="utf-8")).values():
+        document["architectures"].update(table)
     return document
 
 

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import HostileInput, ImportFailed
 from vit_deploy.model.fields import Fields
+from vit_deploy.weights.dialects import unwrap
+from vit_deploy.weights.hashes import sha256_later
+from vit_deploy.weights.npz_file import read_npz
 from vit_deploy.weights.safetensors_file import read_safetensors
-from vit_deploy.weights.tensors import Weights, WeightTensor, sha256_later
+from vit_deploy.weights.tensors import Weights, WeightTensor
 from vit_deploy.weights.torch_file import read_torch_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 CONFIG_NAME = "config.json"
 PROCESSOR_NAME = "preprocessor_config.json"
@@ -28,13 +31,42 @@ WEIGHT_NAMES = (
 )
 """What timm and transformers call a file of weights, in the order of preference."""
 
-_TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+READERS: dict[str, Callable[[Path], Weights]] = {
+    ".safetensors": read_safetensors,
+    ".pth": read_torch_file,
+    ".pt": read_torch_file,
+    ".bin": read_torch_file,
+    ".ckpt": read_torch_file,
+    ".pth.tar": read_torch_file,
+    ".npz": read_npz,
+}
+"""What reads a checkpoint file, by how its name ends."""
+
 _MAX_JSON = 32 << 20
 """Bytes of the largest JSON file that is read; a config is a few thousand."""
 
 
-def read_checkpoint_file(path: Path) -> Weights:
-    """The weights of a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, unread.
+def ends_like_a_checkpoint(path: Path) -> bool:
+    """Whether the file's name ends like that of a checkpoint."""
+    return path.name.endswith(tuple(READERS))
+
+
+def read_checkpoint_file(path: Path, *, use_ema: bool = False) -> Weights:
+    """The weights of the ViT in a checkpoint file, unread, without what training wraps around them.
+
+    Args:
+        path: of the file.
+        use_ema: take the moving average of the weights where there is one.
+
+    Raises:
+        ImportFailed: as :func:`read_file` and :func:`~vit_deploy.weights.dialects.unwrap` say.
+        HostileInput: when the file is truncated or holds code.
+    """
+    return unwrap(read_file(path), use_ema=use_ema)
+
+
+def read_file(path: Path) -> Weights:
+    """The tensors of a checkpoint file, unread, under the names that they have there.
 
     Raises:
         ImportFailed: when there is no such file, it may not be read, or has another kind of content.
@@ -44,13 +76,14 @@ def read_checkpoint_file(path: Path) -> Weights:
         kind = "a folder, not a checkpoint file," if path.is_dir() else "no checkpoint file"
         raise ImportFailed(
             f"there is {kind} at {str(path)!r}",
-            expected="a .safetensors, .pth, .pt or .bin file",
+            expected="a .safetensors, .pth, .pt, .bin, .ckpt or .npz file",
             next_command=f"ls {str(path.parent)!r}",
         )
-    if path.suffix != ".safetensors" and path.suffix not in _TORCH_SUFFIXES:
+    read = next((reader for ending, reader in READERS.items() if path.name.endswith(ending)), None)
+    if read is None:
         raise ImportFailed(
             f"{path.name!r} does not end like a checkpoint",
-            expected="a name that ends in .safetensors, .pth, .pt or .bin",
+            expected=f"a name that ends in one of {', '.join(READERS)}",
         )
     try:
         with path.open("rb"):
@@ -59,27 +92,34 @@ def read_checkpoint_file(path: Path) -> Weights:
         raise ImportFailed(
             f"{str(path)!r} may not be read: {error.strerror}", expected="a file that you may read"
         ) from error
-    return read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
+    return read(path)
 
 
-def read_directory_weights(directory: Path) -> tuple[Weights, Callable[[], str]]:
-    """The weights in a checkpoint's directory, unread, and what computes their SHA-256.
+def read_directory_weights(
+    directory: Path, names: Sequence[str] = WEIGHT_NAMES
+) -> tuple[Weights, Callable[[], str]]:
+    """The weights in a checkpoint's directory, unread and unwrapped, and what computes their SHA-256.
 
     The hash of shards is that of the sorted hashes of all of them.
+
+    Args:
+        directory: of the checkpoint.
+        names: of the files of weights that are looked for, in this order.
 
     Raises:
         ImportFailed: when there are none, or a shard is missing.
         HostileInput: when a file is truncated, holds code, or an index points out of the directory.
     """
-    for name in WEIGHT_NAMES:
+    for name in names:
         if (directory / name).is_file():
             return read_checkpoint_file(directory / name), sha256_later(directory / name)
     for name in INDEX_NAMES:
         if (directory / name).is_file():
-            return _read_shards(directory / name)
+            weights, sha256 = _read_shards(directory / name)
+            return unwrap(weights), sha256
     raise ImportFailed(
         f"there are no weights in {str(directory)!r}",
-        expected=f"one of {', '.join((*WEIGHT_NAMES, *INDEX_NAMES))}",
+        expected=f"one of {', '.join((*names, *INDEX_NAMES))}",
         next_command=f"ls {str(directory)!r}",
     )
 
@@ -95,7 +135,7 @@ def _read_shards(index: Path) -> tuple[Weights, Callable[[], str]]:
                 expected="names of files beside it",
                 next_command="do not use this checkpoint",
             )
-        opened[shard] = read_checkpoint_file(index.parent / shard)
+        opened[shard] = read_file(index.parent / shard)
     tensors = [_tensor_in(opened[shard], name, shard) for name, shard in shards.items()]
     hashes = [sha256_later(index.parent / shard) for shard in opened]
     return Weights(tensors), lambda: _hash_of_hashes(compute() for compute in hashes)

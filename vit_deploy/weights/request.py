@@ -17,19 +17,21 @@ class Request:
         weights: a bare checkpoint file for the architecture that ``reference`` names.
         num_classes: the number of classes; the checkpoint's own when ``None``.
         seed: of random weights.
+        use_ema: take the moving average of the weights where a checkpoint file has one.
         name: what the owner of the checkpoint calls it, where that is known (a hub name).
-    """
         input_shape: of a module: ``3x224x224``, or ``image:3x224x224,state:8``, without the batch.
+    """
 
     reference: str
     arch: str = ""
     weights: Path | None = None
     num_classes: int | None = None
     seed: int = 0
+    use_ema: bool = False
     name: str = ""
+    input_shape: str = ""
 
     @property
-    input_shape: str = ""
     def path(self) -> Path:
         """The reference as a path."""
         return Path(self.reference)

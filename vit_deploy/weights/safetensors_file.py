@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ DTYPES = {
 
 _CHUNK = 1 << 21
 """Bytes of the buffer: they fit into a processor's cache, and are whole numbers of any dtype."""
+
+_LOCAL = threading.local()
 
 
 def read_safetensors(path: Path) -> Weights:
@@ -112,7 +115,7 @@ class _SafetensorsFile:
         data = torch.empty(size, dtype=torch.uint8)
         if size:
             with self._opened(name) as descriptor:
-                _fill(descriptor, memoryview(data.numpy()), offset)
+                _fill(descriptor, _bytes_of(data), offset)
         whole: torch.Tensor = data.view(getattr(torch, dtype)).reshape(shape)
         return whole
 
@@ -120,8 +123,8 @@ class _SafetensorsFile:
         """How many numbers of a floating tensor are NaN or Inf."""
         import torch
 
-        buffer = torch.empty(min(size, _CHUNK), dtype=torch.uint8)
-        view, count = memoryview(buffer.numpy()), 0
+        buffer = _buffer()
+        view, count = _bytes_of(buffer), 0
         if size:
             with self._opened(name) as descriptor:
                 for done in range(0, size, _CHUNK):
@@ -162,6 +165,21 @@ class _Descriptor:
             expected="the file as it was when its header was read",
             next_command="copy or download the checkpoint again",
         )
+
+
+def _buffer() -> torch.Tensor:
+    """This thread's own: memory that is fresh from the system costs more than reading into it."""
+    import torch
+
+    if not hasattr(_LOCAL, "buffer"):
+        _LOCAL.buffer = torch.empty(_CHUNK, dtype=torch.uint8)
+    buffer: torch.Tensor = _LOCAL.buffer
+    return buffer
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    """The memory of a tensor of bytes, to read into."""
+    return tensor.numpy().data
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:

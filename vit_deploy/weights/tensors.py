@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from vit_deploy.errors import HostileInput, ImportFailed, OutputFailed
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import BinaryIO
 
     import torch
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FLOATING = {"float64", "float32", "float16", "bfloat16"}
+
 _STORED = {
     "float32": ("F32", 4),
     "int64": ("I64", 8),
@@ -36,7 +36,6 @@ _STORED = {
     "bool": ("BOOL", 1),
 }
 """What a bundle keeps: the format's name of each dtype, and the bytes of a number."""
-
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class WeightTensor:
         scan: how many of its numbers are NaN or Inf, where that can be told without keeping them.
         parts: tensors whose numbers, in whatever order, are just this one's (the q, k and v of a
             ``qkv``); they are looked at in its stead where the order is of no account.
+        row: gives what stands at an index of the first axis, where that takes less than reading all.
     """
 
     name: str
@@ -59,6 +59,7 @@ class WeightTensor:
     reader: Callable[[], torch.Tensor]
     scan: Callable[[], int] | None = None
     parts: tuple[WeightTensor, ...] = ()
+    row: Callable[[int], torch.Tensor] | None = None
 
     @property
     def numel(self) -> int:
@@ -96,6 +97,11 @@ class WeightTensor:
         """
         return WeightTensor(name, shape, self.dtype, lambda: change(self.read()).contiguous(), parts=(self,))
 
+    def at(self, index: int, name: str) -> WeightTensor:
+        """What stands at ``index`` of the first axis, as a tensor of its own."""
+        row = self.row or (lambda index: self.read()[index])
+        return WeightTensor(name, self.shape[1:], self.dtype, functools.partial(row, index))
+
     def as_float32(self) -> WeightTensor:
         """The same tensor as float32 (exact from float16 and bfloat16, rounded from float64)."""
         if self.dtype == "float32":
@@ -112,12 +118,6 @@ class WeightTensor:
             self.name, self.shape, "float32", lambda: self.read().float(), parts=(self,) if exact else ()
         )
 
-    def nonfinite(self) -> int:
-        """How many of its numbers are NaN or Inf."""
-        if self.scan is not None:
-            return self.scan()
-        if self.parts:
-            return sum(part.nonfinite() for part in self.parts)
     def stored(self) -> WeightTensor:
         """The same tensor as a bundle keeps it: whole numbers and truth values as they are, the rest as
         float32.
@@ -127,6 +127,12 @@ class WeightTensor:
         """
         return self if self.dtype in _STORED else self.as_float32()
 
+    def nonfinite(self) -> int:
+        """How many of its numbers are NaN or Inf."""
+        if self.scan is not None:
+            return self.scan()
+        if self.parts:
+            return sum(part.nonfinite() for part in self.parts)
         return count_nonfinite(self.read())
 
 
@@ -151,10 +157,27 @@ def count_nonfinite(values: torch.Tensor) -> int:
 
 
 class Weights(Mapping[str, WeightTensor]):
-    """An ordered, lazy state dict."""
+    """An ordered, lazy state dict.
 
-    def __init__(self, tensors: Iterable[WeightTensor]) -> None:
-        self._tensors = {tensor.name: tensor for tensor in tensors}
+    Args:
+        tensors: two of one name must hold the same numbers (a weight that was saved twice).
+        notes: what was noticed when they were read.
+
+    Raises:
+        HostileInput: for two tensors of one name that differ.
+    """
+
+    def __init__(self, tensors: Iterable[WeightTensor], notes: tuple[str, ...] = ()) -> None:
+        self.notes = notes
+        self._tensors: dict[str, WeightTensor] = {}
+        for tensor in tensors:
+            known = self._tensors.setdefault(tensor.name, tensor)
+            if known is not tensor and not _same(known, tensor):
+                raise HostileInput(
+                    f"the checkpoint holds weight {tensor.name!r} twice, with different values",
+                    expected="one value for each weight",
+                    next_command="have its owner save the state dict of the model alone",
+                )
 
     def __getitem__(self, name: str) -> WeightTensor:
         return self._tensors[name]
@@ -225,29 +248,6 @@ def write_safetensors(weights: Weights, target: Writer) -> str:
     return digest.hexdigest()
 
 
-def ahead(reads: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """The result of each read, the next one being read while the present one is used.
-
-    Reading, hashing and writing are each done outside the interpreter's lock, so that two of them
-    overlap. At most two results are in memory.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        pending = None
-        for read in reads:
-            following = reader.submit(read)
-            if pending is not None:
-                yield pending.result()
-            pending = following
-        if pending is not None:
-            yield pending.result()
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal, read in pieces."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(1 << 20))
 class Writer(Protocol):
     """What bytes are written to."""
 
@@ -268,39 +268,23 @@ def digest_of(weights: Weights) -> str:
     return write_safetensors(weights, _Nowhere())
 
 
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(buffer[:count])
-    return digest.hexdigest()
+def ahead(reads: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """The result of each read, the next one being read while the present one is used.
 
-
-def sha256_later(path: Path) -> Callable[[], str]:
-    """What computes the SHA-256 of a file when it is called, if the file is then what it is now.
-
-    Raises:
-        HostileInput: (when called) if the file was changed or removed meanwhile.
+    Reading, hashing and writing are each done outside the interpreter's lock, so that two of them
+    overlap. At most two results are in memory.
     """
-    before = path.stat()
+    from concurrent.futures import ThreadPoolExecutor
 
-    def compute() -> str:
-        try:
-            after = path.stat()
-            digest = sha256_of(path)
-        except OSError as error:
-            raise _changed(path, error.strerror or str(error)) from error
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise _changed(path, "it was changed")
-        return digest
-
-    return compute
-
-
-def _changed(path: Path, reason: str) -> HostileInput:
-    return HostileInput(
-        f"{str(path)!r} is no longer the checkpoint that was loaded: {reason}",
-        expected="a file that nobody changes while it is in use",
-        next_command="run the command again",
-    )
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        pending = None
+        for read in reads:
+            following = reader.submit(read)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
 
 
 def sync_file(file: BinaryIO) -> None:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import HostileInput, ImportFailed
-from vit_deploy.weights.tensors import Weights, WeightTensor
+from vit_deploy.weights.tensors import Weights, WeightTensor, count_nonfinite
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
-
-_NESTS = ("model", "state_dict", "module")
-"""Where training scripts put the state dict."""
-
-_AVERAGES = ("model_ema", "state_dict_ema")
-"""Where they put the moving average of it (EMA)."""
 
 _MAX_NESTING = 8
 """A pickle may hold a dict that holds itself."""
@@ -31,36 +26,53 @@ _CODE = re.compile(r"unsupported (global|class)|not an allowed global", re.IGNOR
 
 
 def read_torch_file(path: Path) -> Weights:
-    """The weights of a file that ``torch.save`` wrote. Code in its pickle is never executed.
+    """The tensors of a file that ``torch.save`` wrote. Code in its pickle is never executed.
 
-    The tensors are found at the top, or under the one key that training scripts put them
-    (``model``, ``state_dict``, ``module``). A moving average of them (``model_ema``,
-    ``state_dict_ema``) is read only where it stands alone: of a file that has both, the weights
-    taken are the trained ones, where timm's own loader takes the average. The prefix ``module.``,
-    which DistributedDataParallel gives every name, is taken off.
+    Tensors in dictionaries within the dictionary have dotted names: ``model.head.bias``.
 
     Raises:
         HostileInput: when the file is truncated, its pickle holds anything but tensors and
             plain data, or nests them without end.
         ImportFailed: when it holds no tensors, or tensors without plain data in them.
     """
-    state = _find_state_dict(_load(path), path)
-    if not state:
+    tensors = dict(_named(_load(path), path))
+    if not tensors:
         raise ImportFailed(
             f"{str(path)!r} holds no state dict",
             expected="tensors by name, at the top or under 'model', 'state_dict' or 'module'",
         )
-    for name, tensor in state.items():
-        if tensor.layout != _strided() or tensor.device.type != "cpu":
-            raise ImportFailed(
-                f"weight {name!r} of {str(path)!r} is {tensor.layout} on the {tensor.device.type} device",
-                expected="a dense tensor with data",
-            )
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    return Weights(
-        WeightTensor(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), _constant(tensor))
-        for name, tensor in state.items()
+    return Weights(_described(name, tensor, path) for name, tensor in tensors.items())
+
+
+def _named(loaded: Any, path: Path, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
+    import torch
+
+    if not isinstance(loaded, Mapping):
+        return
+    if depth > _MAX_NESTING:
+        raise HostileInput(
+            f"{str(path)!r} nests its state dict more than {_MAX_NESTING} deep, or in itself",
+            expected="tensors by name, at the top or under 'model', 'state_dict' or 'module'",
+            next_command="have its owner save it again with safetensors.torch.save_file",
+        )
+    for name, value in loaded.items():
+        if isinstance(value, torch.Tensor):
+            yield f"{prefix}{name}", value
+        else:
+            yield from _named(value, path, f"{prefix}{name}.", depth + 1)
+
+
+def _described(name: str, tensor: torch.Tensor, path: Path) -> WeightTensor:
+    import torch
+
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        raise ImportFailed(
+            f"weight {name!r} of {str(path)!r} is {tensor.layout} on the {tensor.device.type} device",
+            expected="a dense tensor with data",
+        )
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return WeightTensor(
+        name, tuple(tensor.shape), dtype, _constant(tensor), scan=lambda: count_nonfinite(tensor.detach())
     )
 
 
@@ -71,7 +83,8 @@ def _load(path: Path) -> Any:
         with warnings.catch_warnings():
             # torch warns of pickles that other programs wrote; they are read, or refused, below.
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            with torch.serialization.safe_globals(_plain_classes()):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         if _CODE.search(str(error)):
             raise HostileInput(
@@ -82,6 +95,11 @@ def _load(path: Path) -> Any:
         raise _damaged(path, error) from error
     except Exception as error:  # a damaged pickle or archive raises whatever the parser stumbles on
         raise _damaged(path, error) from error
+
+
+def _plain_classes() -> list[Any]:
+    """What training scripts save beside the weights and holds nothing but data: their arguments."""
+    return [argparse.Namespace]
 
 
 def _damaged(path: Path, error: Exception) -> HostileInput:
@@ -97,30 +115,5 @@ def _damaged(path: Path, error: Exception) -> HostileInput:
     )
 
 
-def _strided() -> torch.layout:
-    import torch
-
-    return torch.strided
-
-
 def _constant(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
     return lambda: tensor.detach().contiguous()
-
-
-def _find_state_dict(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
-    import torch
-
-    for _ in range(_MAX_NESTING):
-        if not isinstance(loaded, Mapping):
-            return {}
-        tensors = {str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
-        keys = _NESTS if tensors else (*_NESTS, *_AVERAGES)
-        inner = next((loaded[key] for key in keys if isinstance(loaded.get(key), Mapping)), None)
-        if inner is None:
-            return tensors
-        loaded = inner
-    raise HostileInput(
-        f"{str(path)!r} nests its state dict more than {_MAX_NESTING} deep, or in itself",
-        expected="tensors by name, at the top or under 'model', 'state_dict' or 'module'",
-        next_command="have its owner save it again with safetensors.torch.save_file",
-    )
