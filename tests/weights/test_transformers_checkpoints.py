@@ -120,6 +120,7 @@ def test_size_of_the_image_processor(copied, name, size):
     _with_processor(directory, image_processor_type="ViTImageProcessor", size=sides)
     model = load_model(str(directory))
     assert model.config.image_size == model.preprocessing.image_size == size
+    assert f"gives {size[0]}x{size[1]}" in model.notes[-1]
     # The positions are resampled in float32 by both.
     agree(model, replace(_case_of(name), bound=FLOAT32_TABLES), module)
 

@@ -61,8 +61,10 @@ def load(request: Request) -> Model:
     reading.check_family(raw, family, entries)
     config, weights = reading.read_class(raw, family, name, entries)
     processor = _processor(request.path, family)
-    if processor and family.any_size:
-        config, weights = at_size(config, weights, output_size(processor))
+    notes: tuple[str, ...] = raw.notes
+    if processor and family.any_size and (size := output_size(processor)) != config.image_size:
+        notes = (*notes, _size_note(config, size))
+        config, weights = at_size(config, weights, size)
     return Model(
         config=config,
         weights=weights,
@@ -71,7 +73,14 @@ def load(request: Request) -> Model:
         ),
         labels=reading.labels_of(entries, config.num_classes),
         source=Source("transformers", request.name or name, sha256),
+        notes=notes,
     )
+
+
+def _size_note(config: ViTConfig, size: tuple[int, int]) -> str:
+    native, given = ("x".join(map(str, sides)) for sides in (config.image_size, size))
+    how = ", and the positions are resampled to it" if config.positions == "learned" else ""
+    return f"config.json says {native} pixels and the image processor gives {given}, which is taken{how}"
 
 
 def speaks(weights: Weights) -> bool:
