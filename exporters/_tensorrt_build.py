@@ -145,10 +145,13 @@ def _set_capabilities(trt: Any, config: Any, flavour: Flavour, wanted: str) -> l
 def _add_profile(builder: Any, config: Any, spec: IOSpec) -> dict[str, list[list[int]]]:
     """Add the one optimisation profile; gives back min, opt and max shapes by input."""
     profile = builder.create_optimization_profile()
-    batch = spec.batch
+    batch, sizes = spec.batch, spec.sizes
+    least = spec.free_at(batch.minimum, sizes.minimum if sizes else None)
+    usual = spec.free_at(batch.optimum, sizes.optimum if sizes else None)
+    most = spec.free_at(batch.maximum, sizes.maximum if sizes else None)
     shapes = {}
     for tensor in spec.inputs:
-        low, best, high = (tensor.at_batch(size) for size in (batch.minimum, batch.optimum, batch.maximum))
+        low, best, high = (tensor.at(free) for free in (least, usual, most))
         profile.set_shape(tensor.name, low, best, high)
         shapes[tensor.name] = [list(low), list(best), list(high)]
     config.add_optimization_profile(profile)

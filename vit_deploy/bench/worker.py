@@ -129,7 +129,7 @@ def _import_runtime(name: str, device: Device) -> Runtime:
 
 
 def make_inputs(artefact: Artefact, batch_size: int) -> Arrays:
-    """Normal noise of the shapes and dtypes that the artefact takes, the same each time.
+    """Noise of the shapes and dtypes that the artefact takes, the same each time: normal, or of 8 bits.
 
     Preprocessed images have about zero mean and unit variance too. A dense model's time does not
     depend on the values, but subnormals and NaN would slow some kernels, and zeros flatter others.
@@ -137,10 +137,16 @@ def make_inputs(artefact: Artefact, batch_size: int) -> Arrays:
     import numpy as np
 
     generator = np.random.default_rng(0)
-    return {
-        spec.name: generator.standard_normal(spec.at_batch(batch_size), dtype=np.float32).astype(spec.dtype)
-        for spec in artefact.spec.inputs
-    }
+    spec = artefact.spec
+    free = spec.free_at(batch_size, spec.sizes.optimum if spec.sizes else None)
+    inputs: dict[str, np.ndarray[Any, Any]] = {}
+    for entry in spec.inputs:
+        shape = entry.at(free)
+        if entry.dtype == "uint8":
+            inputs[entry.name] = generator.integers(0, 256, size=shape, dtype=np.uint8)
+        else:
+            inputs[entry.name] = generator.standard_normal(shape, dtype=np.float32).astype(entry.dtype)
+    return inputs
 
 
 def peak_rss_bytes() -> int:

@@ -35,9 +35,12 @@ def torch_dtype(trt: Any, dtype: Any) -> torch.dtype:
         trt.DataType.FLOAT: torch.float32,
         trt.DataType.HALF: torch.float16,
         trt.DataType.BF16: torch.bfloat16,
+        trt.DataType.UINT8: torch.uint8,
     }
     if dtype not in known:
-        raise RunFailed(f"the engine has an input or output of type {dtype}", expected="a floating-point type")
+        raise RunFailed(
+            f"the engine has an input or output of type {dtype}", expected="a floating-point type, or uint8"
+        )
     return known[dtype]
 
 

@@ -89,9 +89,11 @@ class TorchSession(BaseSession):
         import torch
 
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.artefact.precision]
+        given = (torch.from_numpy(inputs[spec.name]) for spec in self.artefact.spec.inputs)
+        # 8-bit pictures go in as they are: the artefact makes numbers of them itself.
         return tuple(
-            torch.from_numpy(inputs[spec.name]).to(str(self.device), dtype)
-            for spec in self.artefact.spec.inputs
+            tensor.to(str(self.device), dtype if tensor.is_floating_point() else tensor.dtype)
+            for tensor in given
         )
 
     def _run(self, inputs: Arrays) -> Arrays:

@@ -67,10 +67,10 @@ class OnnxRuntimeSession(BaseSession):
             value = ort.OrtValue.ortvalue_from_numpy(array, self.device.kind, self.device.index)
             binding.bind_ortvalue_input(name, value)
         # Outputs are bound once too, so that an inference allocates nothing.
-        batch = next(iter(inputs.values())).shape[0]
+        free = self.artefact.spec.free_of({name: array.shape for name, array in inputs.items()})
         for spec in self.artefact.spec.outputs:
             value = ort.OrtValue.ortvalue_from_shape_and_type(
-                list(spec.at_batch(batch)), np.dtype(spec.dtype), self.device.kind, self.device.index
+                list(spec.at(free)), np.dtype(spec.dtype), self.device.kind, self.device.index
             )
             binding.bind_ortvalue_output(spec.name, value)
         return OnnxRuntimeStep(self.session, binding)

@@ -235,13 +235,19 @@ class TensorRTSession(BaseSession):
             },
         )
 
-    def _check_batch(self, inputs: Arrays) -> None:
+    def _check_shapes(self, inputs: Arrays) -> None:
         for name, array in inputs.items():
             low, _, high = self.facts.details["tensors"][name]["profile"]
-            if not low[0] <= array.shape[0] <= high[0]:
+            outside = [
+                axis
+                for axis, (least, size, most) in enumerate(zip(low, array.shape, high, strict=True))
+                if not least <= size <= most
+            ]
+            if outside:
+                what = "a batch" if outside[0] == 0 else f"a dimension {outside[0]} of {name!r}"
                 raise RunFailed(
-                    f"a batch of {array.shape[0]} is outside the engine's profile",
-                    expected=f"a batch of {low[0]} to {high[0]}",
+                    f"{what} of {array.shape[outside[0]]} is outside the engine's profile",
+                    expected=f"{what} of {low[outside[0]]} to {high[outside[0]]}",
                     next_command="vit-deploy export --format onnx,tensorrt, with --minShapes and --maxShapes "
                     "that hold it",
                 )
@@ -249,7 +255,7 @@ class TensorRTSession(BaseSession):
     def _run(self, inputs: Arrays) -> Arrays:
         import torch
 
-        self._check_batch(inputs)
+        self._check_shapes(inputs)
         try:
             with torch.cuda.stream(self._stream):
                 self._buffers = self._filled(inputs)
@@ -284,7 +290,7 @@ class TensorRTSession(BaseSession):
         """See :class:`vit_deploy.protocols.Session`; with ``cuda_graph``, captured for these shapes."""
         import torch
 
-        self._check_batch(inputs)
+        self._check_shapes(inputs)
         captured = self.cuda_graph and not self._captures_itself
         try:
             with torch.cuda.stream(self._stream):
