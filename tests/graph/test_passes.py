@@ -148,11 +148,26 @@ def test_lowered_graphs_are_equal_and_legal(
     assert np.linalg.norm(lowered - reference) <= 2e-6 * np.linalg.norm(reference)
 
 
-def test_lowering_refuses_an_attention_it_does_not_know(small_model: Model) -> None:
+def test_attention_is_lowered_with_its_heads_apart_too(
+    small_model: Model, pixels: np.ndarray, tmp_path: Path
+) -> None:
     graph = captured(small_model)
     fold_constants(graph)
-    with pytest.raises(ExportFailed, match="not plain self-attention"):
-        lower_opset(graph, 20)  # heads are still apart
+    before = run(graph, tmp_path, pixels)
+    lower_opset(graph, 20)
+    assert operators(graph)["Attention"] == 0
+    for old, new in zip(before, run(graph, tmp_path, pixels), strict=True):
+        assert np.linalg.norm(old - new) <= 1e-6 * np.linalg.norm(old)
+
+
+def test_lowering_refuses_an_attention_it_does_not_know(small_model: Model) -> None:
+    import onnx_ir as ir
+
+    graph = build_graph(small_model, small_model.config.io_spec(), 23)
+    node = next(node for node in graph.graph if node.op_type == "Attention")
+    node.attributes.add(ir.AttrInt64("is_causal", 1))
+    with pytest.raises(ExportFailed, match="not that of a ViT"):
+        lower_opset(graph, 20)
 
 
 def test_the_linter_names_each_broken_rule(small_model: Model) -> None:

@@ -1,8 +1,9 @@
-"""The one piece of shape arithmetic a ViT needs: the class token repeated for each sample.
+"""The arithmetic on shapes that a ViT does not need, and the little that it does.
 
-The exporter reads the batch as a scalar and makes a vector of it again for each use. Its vector
-form is used directly, a reshape with one free dimension gets a constant target with -1 there, and a
-reshape or slice that changes nothing is dropped.
+It needs the batch, to repeat the class token for each sample, and the size of the picture where that
+is free. The exporter reads each as a scalar and makes a vector of it again for each use: its vector
+form is used directly. A reshape gets a constant target, in which 0 copies a dimension and -1 takes
+what is left, and a reshape or slice that changes nothing is dropped.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from typing import TYPE_CHECKING
 from vit_deploy.graph.constant import constant
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx_ir as ir
+
+    Size = int | ir.SymbolicDim
 
 
 def shorten_batch_arithmetic(model: ir.Model) -> int:
@@ -31,17 +36,37 @@ def shorten_batch_arithmetic(model: ir.Model) -> int:
 
 
 def _fix_target(model: ir.Model, node: ir.Node) -> None:
-    """A ``Reshape`` whose result has at most one free dimension needs no computed target."""
+    """A ``Reshape`` needs no computed target where each free dimension but one stays where it is."""
     shape = node.outputs[0].shape
     target = node.inputs[1] if node.op_type == "Reshape" else None
     if target is None or target.const_value is not None or shape is None:
         return
-    sizes = [dim if isinstance(dim, int) else -1 for dim in shape]
-    if sizes.count(-1) > 1 or 0 in sizes:
+    sizes = _target(tuple(node.inputs[0].shape or ()) if node.inputs[0] else (), tuple(shape))
+    if sizes is None:
         return
-    name = "shape_" + "x".join("b" if size == -1 else str(size) for size in sizes)
+    name = "shape_" + "x".join({-1: "rest", 0: "same"}.get(size, str(size)) for size in sizes)
     node.replace_input_with(1, constant(model, name, sizes, "int64"))
     node.attributes.pop("allowzero", None)
+
+
+def _target(before: Sequence[Size], after: Sequence[Size]) -> list[int] | None:
+    """A constant target for a ``Reshape``: 0 copies a dimension, -1 takes what is left; or none."""
+    if 0 in after:
+        return None
+    free = [axis for axis, dim in enumerate(after) if not isinstance(dim, int)]
+    kept = [axis for axis in free if axis < len(before) and _same(before[axis], after[axis])]
+    moved = [axis for axis in free if axis not in kept]
+    if len(moved) > 1:
+        return None
+    rest = (moved or free[:1])[:1]
+    return [-1 if axis in rest else 0 if axis in free else int(dim) for axis, dim in enumerate(after)]
+
+
+def _same(left: Size, right: Size) -> bool:
+    """Whether two dimensions are known to be one; two that have no name are not."""
+    if isinstance(left, int) or isinstance(right, int):
+        return left == right
+    return left.value is not None and left == right
 
 
 def _vector_again(node: ir.Node) -> ir.Value | None:
@@ -68,5 +93,4 @@ def _unchanged(node: ir.Node) -> ir.Value | None:
     before, after = source.shape, node.outputs[0].shape
     if before is None or after is None or len(before) != len(after) or node.outputs[0].is_graph_output():
         return None
-    free = [dim for dim in before if not isinstance(dim, int)]
-    return source if tuple(before) == tuple(after) and len(free) <= 1 else None
+    return source if all(map(_same, before, after)) else None

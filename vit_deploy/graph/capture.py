@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from vit_deploy.spec import IOSpec
+    from vit_deploy.spec import Dim, IOSpec
     from vit_deploy.weights.tensors import Weights
 
 CAPTURE_OPSET = 23
@@ -37,7 +38,7 @@ def capture(build: Callable[[], nn.Module], spec: IOSpec) -> ir.Model:
 
     Args:
         build: makes the module; called under ``FakeTensorMode``, so it costs no memory.
-        spec: inputs and outputs; the batch stays free unless its range is fixed.
+        spec: inputs and outputs; every dimension that has a name there stays free.
 
     Raises:
         ExportFailed: when PyTorch cannot capture or translate it.
@@ -45,16 +46,16 @@ def capture(build: Callable[[], nn.Module], spec: IOSpec) -> ir.Model:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    example = spec.batch.minimum if spec.batch.is_fixed else 2
-    free = None if spec.batch.is_fixed else {0: torch.export.Dim(BATCH, min=1)}
+    shapes = example_shapes(spec)
     # Tracing makes millions of small objects that live to its end: collecting takes a quarter of it.
-    with _quiet(), collection_off(), FakeTensorMode(), torch.no_grad():
+    with quiet(), collection_off(), FakeTensorMode(), torch.no_grad():
         module = build().requires_grad_(requires_grad=False)
         inputs = tuple(
-            torch.empty(entry.at_batch(example), dtype=getattr(torch, entry.dtype)) for entry in spec.inputs
+            torch.empty(shape, dtype=getattr(torch, entry.dtype))
+            for entry, shape in zip(spec.inputs, shapes, strict=True)
         )
         try:
-            program = torch.export.export(module, inputs, dynamic_shapes=tuple(free for _ in inputs))
+            program = torch.export.export(module, inputs, dynamic_shapes=free_dimensions(spec))
             model = _translate(program, spec)
         except (torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.TorchDynamoException) as error:
             raise ExportFailed(
@@ -62,8 +63,30 @@ def capture(build: Callable[[], nn.Module], spec: IOSpec) -> ir.Model:
                 expected="a model that torch.export takes",
                 next_command="run again with --debug for the whole report",
             ) from error
-    _name_batch(model)
+    name_dimensions(model, spec)
     return model
+
+
+def free_dimensions(spec: IOSpec) -> tuple[dict[int, Any] | None, ...]:
+    """What torch.export is told of each input: the axes that have a name are free."""
+    import torch
+
+    batch = torch.export.Dim(BATCH, min=1)
+    # DYNAMIC is refused where a size would be baked in; AUTO would bake it without a word.
+    hint = torch.export.Dim.DYNAMIC
+    return tuple(
+        {axis: batch if dim == BATCH else hint for axis, dim in enumerate(entry.shape) if isinstance(dim, str)}
+        or None
+        for entry in spec.inputs
+    )
+
+
+def example_shapes(spec: IOSpec) -> list[tuple[int, ...]]:
+    """Shapes to trace the inputs at: no two free dimensions alike, and none that broadcasts."""
+    batch = spec.batch.minimum if spec.batch.is_fixed else 2
+    patch = spec.sizes.patch_size if spec.sizes else 32
+    free = spec.free_at(batch, (3 * patch, 5 * patch))
+    return [entry.at(free) for entry in spec.inputs]
 
 
 def _translate(program: torch.export.ExportedProgram, spec: IOSpec) -> ir.Model:
@@ -78,13 +101,14 @@ def _translate(program: torch.export.ExportedProgram, spec: IOSpec) -> ir.Model:
     decompose = program.run_decompositions
     program.run_decompositions = lambda *_: program
     try:
-        return _to_onnx(program, spec)
+        return to_onnx(program, spec)
     except torch.onnx.errors.OnnxExporterError:
         program.run_decompositions = decompose
-        return _to_onnx(program, spec)
+        return to_onnx(program, spec)
 
 
-def _to_onnx(program: torch.export.ExportedProgram, spec: IOSpec) -> ir.Model:
+def to_onnx(program: torch.export.ExportedProgram, spec: IOSpec) -> ir.Model:
+    """The program as an ONNX graph at :data:`CAPTURE_OPSET`, its inputs and outputs named by ``spec``."""
     import torch
 
     translated = torch.onnx.export(
@@ -102,7 +126,7 @@ def _to_onnx(program: torch.export.ExportedProgram, spec: IOSpec) -> ir.Model:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's chatter and its deprecations, which a user can do nothing about, away."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [logger.level for logger in loggers]
@@ -117,23 +141,46 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _name_batch(model: ir.Model) -> None:
-    """Give the one free dimension its name, wherever it stands alone."""
+def name_dimensions(model: ir.Model, spec: IOSpec) -> None:
+    """Give the free dimensions their names in place of PyTorch's symbols, wherever they stand.
+
+    A symbol alone gets the name that the spec has for it. Of a dimension that is computed (the number
+    of patches) the formula is kept, in those names; where an output has a name for it, it has that.
+    """
     import onnx_ir as ir
 
-    batch = model.graph.inputs[0].shape
-    if batch is None or isinstance(batch[0], int):
-        return
-    anonymous = batch[0]
+    names: dict[str, str] = {}
+    for value, entry in zip(model.graph.inputs, spec.inputs, strict=True):
+        names |= _named(value, entry.shape)
+    symbols = re.compile(r"|".join(rf"\b{re.escape(symbol)}\b" for symbol in names) or "(?!)")
+    for value, output in zip(model.graph.outputs, spec.outputs, strict=True):
+        names |= _named(value, output.shape)
     values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
     for value in values:
         for axis, dim in enumerate(value.shape or ()):
-            if value.shape is not None and dim == anonymous:
-                value.shape[axis] = ir.SymbolicDim(BATCH)
+            if value.shape is None or isinstance(dim, int) or dim.value is None:
+                continue
+            formula = symbols.sub(lambda match: names[match[0]], dim.value)
+            value.shape[axis] = ir.SymbolicDim(names.get(dim.value, formula))
+
+
+def _named(value: ir.Value, shape: tuple[Dim, ...]) -> dict[str, str]:
+    """The symbol of each dimension that has a name."""
+    found = list(value.shape or ())
+    if len(found) != len(shape):
+        return {}
+    return {
+        dim.value: name
+        for dim, name in zip(found, shape, strict=True)
+        if isinstance(name, str) and not isinstance(dim, int) and dim.value is not None
+    }
 
 
 def bind_weights(model: ir.Model, weights: Weights) -> None:
     """Tie each parameter of the graph to the weight of the same name, unread.
+
+    Constants of a module that was captured alive stay as they are, where no floating weight has their
+    name: they are tables and masks that its code made.
 
     Raises:
         ExportFailed: when the graph asks for a weight that is not there, or of another shape.
@@ -141,9 +188,12 @@ def bind_weights(model: ir.Model, weights: Weights) -> None:
     import onnx_ir as ir
 
     for name, value in model.graph.initializers.items():
-        if value.const_value is None or not is_unread(value.const_value):
+        if value.const_value is None:
             continue
         weight = weights.get(name)
+        alive = weight is None or value.const_value.dtype != ir.DataType.FLOAT
+        if alive and not is_unread(value.const_value):
+            continue
         shape = value.const_value.shape.numpy()
         if weight is None or weight.shape != shape:
             found = "no weight" if weight is None else f"shape {weight.shape}"

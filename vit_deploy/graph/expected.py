@@ -1,4 +1,4 @@
-"""What the graph of a config must hold, by operator, and what data movement each part may cost."""
+"""What the graph of a config must hold, by operator."""
 
 from __future__ import annotations
 
@@ -49,23 +49,9 @@ def expected_operators(config: ViTConfig, spec: IOSpec, opset: int) -> Counter[s
     return expected
 
 
-def allowed_movement(config: ViTConfig, spec: IOSpec) -> Counter[str]:
-    """The most nodes of the operators that only look at shapes or cut tensors up.
+def pooled_movement(spec: IOSpec) -> Counter[str]:
+    """The most nodes after the blocks that only cut tensors up: what picks the tokens to be pooled.
 
-    A batch that is free needs one ``Shape``; a pooled token one ``Gather``, and so does the
-    distillation token; positions without registers, averages, rotations and tables of relative
-    positions cut, spread and look up, once for the model or once for each block.
+    One ``Gather`` for each prefix token that is read, and a ``Slice`` for all tokens but those.
     """
-    allowed = Counter(Shape=0 if spec.batch.is_fixed else 1)
-    if pooled(spec):
-        allowed.update(Gather=2, Slice=2)
-    if config.position_scope == "class":
-        allowed.update(Slice=1 + config.num_position_prefix)
-    if config.rotary is not None:
-        allowed.update(Unsqueeze=4, Cast=4)
-        if config.rotary.learned:
-            allowed.update(Slice=2 + config.depth, Squeeze=2 + config.depth, Unsqueeze=4 + 4 * config.depth)
-    if config.relative_positions != "none":
-        tables = config.depth if config.relative_positions == "block" else 1
-        allowed.update(Gather=tables, Unsqueeze=tables)
-    return allowed
+    return Counter(Gather=2, Slice=2) if pooled(spec) else Counter()

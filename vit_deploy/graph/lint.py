@@ -1,6 +1,7 @@
 """The last word on a graph: is it the one we meant to write?
 
-Each rule returns what it objects to. An artefact whose graph breaks a rule is not written.
+Each rule returns what it objects to. An artefact whose graph breaks a rule is not written. What is
+known of a ViT is asked of a ViT's graph only; a module of a user's own may be made of anything.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vit_deploy.errors import ExportFailed
-from vit_deploy.graph.expected import allowed_movement, expected_operators
-from vit_deploy.spec import BATCH
+from vit_deploy.graph.expected import expected_operators, pooled_movement
+from vit_deploy.model.config import ViTConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import onnx_ir as ir
 
-    from vit_deploy.model.config import ViTConfig
+    from vit_deploy.model.kinds import Architecture
     from vit_deploy.spec import IOSpec
 
 SHAPE_OPERATORS = {"Shape", "Squeeze", "Unsqueeze", "Gather", "Cast", "Slice", "Size", "ConstantOfShape"}
+MIXING_OPERATORS = {"Attention", "Softmax"}
+"""What stands in every block, at any opset."""
+
 FORBIDDEN = {"Pow", "Sqrt", "Identity", "SplitToSequence", "SequenceAt", "CastLike", "Constant"}
 """Signs of a decomposed LayerNormalization, or of work that a pass should have removed."""
 
@@ -45,7 +51,7 @@ class GraphFacts:
         return cls(model.graph.opset_imports[""], sum(counted.values()), dict(sorted(counted.items())))
 
 
-def lint(model: ir.Model, config: ViTConfig, spec: IOSpec) -> GraphFacts:
+def lint(model: ir.Model, config: Architecture, spec: IOSpec) -> GraphFacts:
     """Check a finished graph against what its config says it must be; weights are not read.
 
     Raises:
@@ -53,16 +59,16 @@ def lint(model: ir.Model, config: ViTConfig, spec: IOSpec) -> GraphFacts:
     """
     facts = GraphFacts.of(model)
     problems = [
-        *_wrong_operators(facts, config, spec),
         *_wrong_interface(model, spec),
-        *_stray_shape_arithmetic(facts, config, spec),
         *_leftovers(model),
-        *_refused_by_onnx(model),
+        *_refused_by_onnx(model, spec),
     ]
+    if isinstance(config, ViTConfig):
+        problems += [*_wrong_operators(facts, config, spec), *_stray_movement(model, spec)]
     if problems:
         raise ExportFailed(
             f"the exported graph breaks {len(problems)} rule(s): {'; '.join(problems)}",
-            expected="the graph that the model's config describes",
+            expected="the graph that its config describes",
             next_command="report this with the model's config and `vit-deploy doctor --json`",
         )
     return facts
@@ -99,13 +105,32 @@ def _shape(value: ir.Value) -> tuple[int | str, ...]:
     )
 
 
-def _stray_shape_arithmetic(facts: GraphFacts, config: ViTConfig, spec: IOSpec) -> list[str]:
-    allowed = allowed_movement(config, spec)
-    return [
-        f"{count} {name} where at most {allowed[name]} is needed"
-        for name, count in facts.operators.items()
-        if name in SHAPE_OPERATORS and count > allowed[name]
+def _stray_movement(model: ir.Model, spec: IOSpec) -> list[str]:
+    """Arithmetic on shapes is done once, before the blocks; after them, tokens are picked and no more.
+
+    Positions that are made in the graph need some of it. What a block does is the same at every size.
+    """
+    sizes = [dim for entry in spec.inputs for dim in entry.shape if isinstance(dim, str)]
+    asked = sum(node.op_type == "Shape" for node in model.graph)
+    problems = [f"{asked} Shape for {len(sizes)} free dimensions"] if asked > len(sizes) else []
+    allowed = pooled_movement(spec)
+    late = Counter(node.op_type for node in _after_the_first_block(model) if node.op_type in SHAPE_OPERATORS)
+    return problems + [
+        f"{count} {name} inside or after the blocks, where at most {allowed[name]} is needed"
+        for name, count in sorted(late.items())
+        if count > allowed[name]
     ]
+
+
+def _after_the_first_block(model: ir.Model) -> Iterator[ir.Node]:
+    """The nodes whose result depends on what an attention gave."""
+    mixed: set[ir.Value] = set()
+    for node in model.graph:
+        late = any(value in mixed for value in node.inputs if value is not None)
+        if late:
+            yield node
+        if late or node.op_type in MIXING_OPERATORS:
+            mixed.update(node.outputs)
 
 
 def _leftovers(model: ir.Model) -> list[str]:
@@ -123,7 +148,7 @@ def _leftovers(model: ir.Model) -> list[str]:
     ]
 
 
-def _refused_by_onnx(model: ir.Model) -> list[str]:
+def _refused_by_onnx(model: ir.Model, spec: IOSpec) -> list[str]:
     """ONNX's own checker, on the graph with its weights as inputs so that none is read."""
     import onnx
 
@@ -135,5 +160,12 @@ def _refused_by_onnx(model: ir.Model) -> list[str]:
         inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         return [f"onnx.checker: {str(error).splitlines()[0]}"]
-    batches = {output.type.tensor_type.shape.dim[0].dim_param for output in inferred.graph.output}
-    return [] if batches <= {BATCH, ""} else [f"outputs have the batch dimensions {sorted(batches)}"]
+    wanted = {entry.name: entry.shape for entry in spec.outputs}
+    return [
+        f"ONNX infers {found} for dimension {axis} of {output.name}, not {right}"
+        for output in inferred.graph.output
+        for axis, (dim, right) in enumerate(
+            zip(output.type.tensor_type.shape.dim, wanted.get(output.name, ()), strict=False)
+        )
+        if (found := dim.dim_param or dim.dim_value) not in (right, 0)
+    ]

@@ -1,7 +1,8 @@
 """From opset 23 down to 17: only what those opsets lack is spelled out.
 
 ``Attention`` (opset 23) becomes its two products and a ``Softmax``; ``Gelu`` (opset 20) its exact
-form with ``Erf``. Every other operator of a captured ViT means the same from 17 to 23.
+form with ``Erf`` or the other with ``Tanh``; reductions (opset 18) name their axes in an attribute.
+Every other operator of a captured ViT means the same from 17 to 23.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 ATTENTION_OPSET = 23
 GELU_OPSET = 20
+REDUCTION_OPSET = 18
 
 
 def lower_opset(model: ir.Model, opset: int) -> None:
@@ -28,14 +30,19 @@ def lower_opset(model: ir.Model, opset: int) -> None:
     Raises:
         ExportFailed: for an ``Attention`` in a form that is not ours to lower.
     """
+    import onnx_ir.passes.common as common
+
     for node in list(model.graph):
         if node.op_type == "Attention" and opset < ATTENTION_OPSET:
             _lower_attention(model, node)
         elif node.op_type == "Gelu" and opset < GELU_OPSET:
             _lower_gelu(model, node)
+        elif node.op_type in {"ReduceMean", "ReduceMax"} and opset < REDUCTION_OPSET:
+            _lower_reduction(node)
         elif node.op_type == "Split":
             _explicit_split(model, node)
     model.graph.opset_imports[""] = opset
+    common.RemoveUnusedNodesPass()(model)  # what was an input may have become an attribute
 
 
 class _Tape:
@@ -73,50 +80,89 @@ class _Tape:
 
 
 def _lower_attention(model: ir.Model, node: ir.Node) -> None:
-    query, key, value = node.inputs[:3]
-    heads = node.attributes.get_int("q_num_heads", 0)
-    plain = heads and len([entry for entry in node.inputs if entry is not None]) == 3
-    if not plain or query is None or key is None or value is None or query.shape is None:
+    """Over ``(b, n, d)`` with a number of heads, or over ``(b, k, n, dh)``; a bias is added to the scores."""
+    query, key, value, bias = (*node.inputs[:4], None)[:4]
+    known = all(entry is None for entry in node.inputs[4:]) and not node.attributes.get_int("is_causal", 0)
+    if not known or query is None or key is None or value is None or query.shape is None or key.shape is None:
         raise ExportFailed(
-            f"the Attention node {node.name!r} is not plain self-attention over (b, n, d)",
-            expected="an Attention with q, k and v of three dimensions",
+            f"the Attention node {node.name!r} is not that of a ViT",
+            expected="an Attention with q, k, v and at most a bias, their shapes known",
             next_command="export with --opset 23",
         )
-    batch, tokens, dim = query.shape
-    width = int(dim) // heads  # type: ignore[arg-type]
     tape = _Tape(model, node)
-    split = tape.constant([0, 0, heads, width], "int64", f"shape_split_{heads}_heads")
-    merge = tape.constant([0, 0, -1], "int64", "shape_merge_heads")
-    scale = node.attributes.get_float("scale", 1 / math.sqrt(width))
-    factor = tape.constant(scale, "float32", f"softmax_scale_{width}")
-
-    def with_heads(source: ir.Value, order: tuple[int, ...], shape: list[object]) -> ir.Value:
-        apart = tape("Reshape", [source, split], [batch, tokens, heads, width])
-        return tape("Transpose", [apart], shape, perm=list(order))
-
-    per_query = with_heads(
-        tape("Mul", [query, factor], query.shape), HEADS_FIRST, [batch, heads, tokens, width]
+    heads = node.attributes.get_int("q_num_heads", 0)
+    batch, tokens, keys = query.shape[0], query.shape[-2], key.shape[-2]
+    count = heads or int(query.shape[1])  # type: ignore[arg-type]
+    width = int(query.shape[-1]) // (heads or 1)  # type: ignore[arg-type]
+    factor = tape.constant(
+        node.attributes.get_float("scale", 1 / math.sqrt(width)), "float32", f"softmax_scale_{width}"
     )
-    per_key = with_heads(key, (0, 2, 3, 1), [batch, heads, width, tokens])
-    per_value = with_heads(value, HEADS_FIRST, [batch, heads, tokens, width])
-    square = [batch, heads, tokens, tokens]
-    weights = tape("Softmax", [tape("MatMul", [per_query, per_key], square)], square, axis=-1)
-    mixed = tape("MatMul", [weights, per_value], [batch, heads, tokens, width])
-    together = tape("Transpose", [mixed], [batch, tokens, heads, width], perm=list(HEADS_FIRST))
-    tape.replace(tape("Reshape", [together, merge], query.shape))
+    scaled = tape("Mul", [query, factor], query.shape)
+    if heads:
+        scaled = _with_heads(tape, scaled, heads, HEADS_FIRST)
+        turned = _with_heads(tape, key, heads, (0, 2, 3, 1))
+        value = _with_heads(tape, value, heads, HEADS_FIRST)
+    else:
+        turned = tape("Transpose", [key], [batch, count, width, keys], perm=[0, 1, 3, 2])
+    square = [batch, count, tokens, keys]
+    scores = tape("MatMul", [scaled, turned], square)
+    if bias is not None:
+        scores = tape("Add", [scores, bias], square)
+    weights = tape("Softmax", [scores], square, axis=-1)
+    mixed = tape("MatMul", [weights, value], [batch, count, tokens, width])
+    if heads:
+        merge = tape.constant([0, 0, -1], "int64", "shape_merge_heads")
+        together = tape("Transpose", [mixed], [batch, tokens, count, width], perm=list(HEADS_FIRST))
+        mixed = tape("Reshape", [together, merge], query.shape)
+    tape.replace(mixed)
+
+
+def _with_heads(tape: _Tape, source: ir.Value, heads: int, order: tuple[int, ...]) -> ir.Value:
+    """``(b, n, d)`` cut into heads and transposed."""
+    batch, tokens, dim = source.shape or ()
+    apart = [batch, tokens, heads, int(dim) // heads]  # type: ignore[call-overload]
+    split = tape.constant([0, 0, *apart[2:]], "int64", f"shape_split_{heads}_heads")
+    cut = tape("Reshape", [source, split], apart)
+    return tape("Transpose", [cut], [apart[axis] for axis in order], perm=list(order))
 
 
 def _lower_gelu(model: ir.Model, node: ir.Node) -> None:
     source = node.inputs[0]
-    if source is None or node.attributes.get_string("approximate", "none") != "none":
-        raise ExportFailed(f"the Gelu node {node.name!r} is not the exact one", next_command="use --opset 20")
+    if source is None:
+        raise ExportFailed(f"the Gelu node {node.name!r} has no input")
     tape = _Tape(model, node)
-    root = tape.constant(math.sqrt(2), "float32", "sqrt_2")
     one = tape.constant(1.0, "float32", "one")
     half = tape.constant(0.5, "float32", "half")
-    bell = tape("Erf", [tape("Div", [source, root], source.shape)], source.shape)
-    product = tape("Mul", [source, tape("Add", [bell, one], source.shape)], source.shape)
+    if node.attributes.get_string("approximate", "none") == "tanh":
+        curve = tape("Tanh", [_tanh_argument(tape, source, one)], source.shape)
+    else:
+        root = tape.constant(math.sqrt(2), "float32", "sqrt_2")
+        curve = tape("Erf", [tape("Div", [source, root], source.shape)], source.shape)
+    product = tape("Mul", [source, tape("Add", [curve, one], source.shape)], source.shape)
     tape.replace(tape("Mul", [product, half], source.shape))
+
+
+def _tanh_argument(tape: _Tape, x: ir.Value, one: ir.Value) -> ir.Value:
+    """``sqrt(2/pi) x (1 + 0.044715 x^2)`` (Hendrycks & Gimpel, https://arxiv.org/abs/1606.08415)."""
+    cubic = tape.constant(0.044715, "float32", "gelu_cubic")
+    factor = tape.constant(math.sqrt(2 / math.pi), "float32", "sqrt_2_over_pi")
+    square = tape("Mul", [tape("Mul", [x, x], x.shape), cubic], x.shape)
+    grown = tape("Mul", [x, tape("Add", [square, one], x.shape)], x.shape)
+    return tape("Mul", [grown, factor], x.shape)
+
+
+def _lower_reduction(node: ir.Node) -> None:
+    """The axes, an input from opset 18 on, become an attribute."""
+    import onnx_ir as ir
+
+    axes = node.inputs[1] if len(node.inputs) > 1 else None
+    if axes is None or axes.const_value is None:
+        raise ExportFailed(
+            f"the {node.op_type} node {node.name!r} has no constant axes", next_command="use --opset 18"
+        )
+    node.attributes.add(ir.AttrInt64s("axes", axes.const_value.numpy().tolist()))
+    node.attributes.pop("noop_with_empty_axes", None)
+    node.resize_inputs(1)
 
 
 def _explicit_split(model: ir.Model, node: ir.Node) -> None:
