@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    import torch
     from torch import nn
 
 MODULES = ("vision_transformer", "deit", "eva", "beit")
@@ -75,26 +75,26 @@ class Unsupported(Exception):
     """A part that no ViTConfig can say; its text follows "it has"."""
 
 
-@functools.cache
-def import_timm() -> Any:
-    """timm, also where torchvision's compiled operators do not go with this torch."""
+def mend_torchvision() -> torch.library.Library | None:
+    """Declare what torchvision expects of its compiled part, where that does not go with a CPU torch.
+
+    The schemas live as long as what is returned.
+    """
     import torch
 
-    if "timm" not in sys.modules and torch.version.cuda is None:
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        globals()["_SCHEMAS"] = library  # they live as long as this object
-    import timm
-
-    return timm
+    if torch.version.cuda is not None:
+        return None
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
 
 
 def make(name: str, **kwargs: Any) -> nn.Module:
     """A model of timm on the meta device."""
+    import timm
     import torch
 
-    timm = import_timm()
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module: nn.Module = timm.create_model(name, **kwargs)
@@ -380,7 +380,8 @@ def differences(config: ViTConfig) -> dict[str, Any]:
 
 def survey() -> tuple[dict[str, Any], dict[str, list[Any]], dict[str, list[str]]]:
     """Configs, arguments, and what is missing, by name and by part."""
-    timm = import_timm()
+    import timm
+
     configs: dict[str, Any] = {}
     arguments: dict[str, list[Any]] = {}
     unsupported: dict[str, list[str]] = {}
@@ -432,4 +433,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    schemas = mend_torchvision()
     main()

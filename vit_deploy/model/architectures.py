@@ -27,9 +27,19 @@ DEFAULT_ARCH = "vit_base_patch16_224"
 @functools.cache
 def _document() -> dict[str, Any]:
     document: dict[str, Any] = json.loads(ARCHITECTURES_FILE.read_text(encoding="utf-8"))
-    for table in json.loads(OTHER_ARCHITECTURES_FILE.read_text(encoding="utf-8")).values():
-        document["architectures"].update(table)
+    document["architectures"] |= _others()
     return document
+
+
+@functools.cache
+def _others() -> dict[str, Any]:
+    tables = json.loads(OTHER_ARCHITECTURES_FILE.read_text(encoding="utf-8")).values()
+    return {name: entry for table in tables for name, entry in table.items()}
+
+
+def is_timms(name: str) -> bool:
+    """Whether a named architecture has its name from timm."""
+    return name not in _others()
 
 
 class _Configs(MutableMapping[str, ViTConfig]):

@@ -111,13 +111,37 @@ def config_from_arguments(arch: str, args: Mapping[str, Any], where: str = "mode
         ImportFailed: for an unknown architecture, or an argument that no ViTConfig can say.
     """
     base = named_architecture(arch)
-    kind = timm_class(arch)
-    if not kind:
-        return base
     given = {name: value for name, value in args.items() if value is not None}
+    kind = timm_class(arch) or "VisionTransformer"
     _require_said(given, kind)
+    own = named_arguments(arch) if timm_class(arch) else _plain_arguments(base)
     defaults = {"img_size": base.image_size, "num_classes": base.num_classes, "in_chans": base.in_channels}
-    return CONSTRUCTORS[kind](Fields({**defaults, **named_arguments(arch), **given}, where))
+    return CONSTRUCTORS[kind](Fields({**defaults, **own, **given}, where))
+
+
+def _plain_arguments(config: ViTConfig) -> dict[str, Any]:
+    """Arguments of an architecture that is none of timm's: sizes of a plain ViT, nothing more.
+
+    Raises:
+        ImportFailed: when the config has more.
+    """
+    arguments = {
+        "img_size": config.image_size,
+        "patch_size": config.patch_size,
+        "in_chans": config.in_channels,
+        "num_classes": config.num_classes,
+        "embed_dim": config.embed_dim,
+        "depth": config.depth,
+        "num_heads": config.num_heads,
+        "mlp_ratio": (config.mlp_dim + 0.5) / config.embed_dim,  # timm rounds down
+        "qkv_bias": config.qkv_bias,
+    }
+    if CONSTRUCTORS["VisionTransformer"](Fields(arguments, "the architecture")) != config:
+        raise ImportFailed(
+            "the architecture is none of timm's, and more than a plain ViT",
+            expected="an architecture of timm's in a timm config",
+        )
+    return arguments
 
 
 def _require_said(args: Mapping[str, Any], kind: str) -> None:

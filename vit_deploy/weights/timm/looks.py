@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vit_deploy.errors import ImportFailed
-from vit_deploy.model.architectures import NAMED_CONFIGS
+from vit_deploy.model.architectures import NAMED_CONFIGS, is_timms
 
 if TYPE_CHECKING:
     from vit_deploy.model.config import ViTConfig
@@ -19,17 +19,15 @@ if TYPE_CHECKING:
 
 _STRANGERS = (
     (r"^patch_embed\.backbone\.", "a convolutional stem before the patches (a hybrid)"),
-    (r"^layers\.\d+\.(blocks|downsample)\.", "stages of windowed blocks (Swin)"),
     (r"\.attn\.rel_pos_[hw]$", "windowed attention with relative positions (SAM)"),
     (r"\.rel_pos\.mlp\.", "relative positions made by an MLP"),
-    (r"^(stages|stem|layer[1-4]|features)\.", "convolutional stages"),
     (r"\.(attns|ffns)\.\d+\.", "several attentions and MLPs side by side in a block"),
     (r"\.(in_proj|attn_out_proj)\.weight$", "attention and MLP side by side in a block"),
     (r"\.lambda_[qk][12]$", "differential attention"),
     (r"\.attn\.(gate|wq)\.", "gated or grouped-query attention"),
     (r"^embeds\.", "patches of images of any aspect in one batch (NaFlex)"),
 )
-"""Weights by which a network is known that no ViTConfig can say, and what it has."""
+"""Weights by which a ViT is known that no ViTConfig can say, and what it has."""
 
 _FAMILIES = (
     (r"_reg\d+_dinov2", "DINOv2 with registers"),
@@ -55,7 +53,7 @@ _FAMILIES = (
 _PARTS = {
     "class_token": "a class token",
     "distillation_token": "a distillation token",
-    "registers": "{} register token(s)",
+    "registers": "{} register tokens",
     "distillation_head": "a distillation head",
     "learned_positions": "learned positions",
     "learned_rotary": "learned rotary positions",
@@ -216,7 +214,9 @@ def _difference(parts: list[str], found: Looks, expected: Looks) -> str:
 
 
 def _worded(name: str, looks: Looks) -> str:
-    return _PARTS[name].format(getattr(looks, name))
+    value = getattr(looks, name)
+    words = _PARTS[name].format(value)
+    return words.removesuffix("s") if name == "registers" and value == 1 else words
 
 
 def _listed(parts: list[str]) -> str:
@@ -224,14 +224,15 @@ def _listed(parts: list[str]) -> str:
 
 
 def _alike(looks: Looks, weights: Weights) -> list[str]:
-    """The architectures that show just these parts and sizes, those of as many positions first."""
+    """The architectures that show just these parts and sizes: first those of as many positions, then timm's."""
     alike = [name for name, config in NAMED_CONFIGS.items() if looks_of_config(config) == looks]
     positions = weights.get("pos_embed")
 
-    def order(name: str) -> tuple[bool, int, str]:
+    def order(name: str) -> tuple[bool, bool, int, str]:
         config = NAMED_CONFIGS[name]
         count = config.num_position_prefix + config.num_patches
-        return positions is not None and positions.shape[1:2] != (count,), len(name), name
+        other_size = positions is not None and positions.shape[1:2] != (count,)
+        return other_size, not is_timms(name), len(name), name
 
     return sorted(alike, key=order)
 
