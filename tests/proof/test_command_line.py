@@ -97,7 +97,7 @@ def test_export_keeps_the_proof(run, checkpoint, tmp_path):
     assert Bundle.open(bundle).manifest.model.proof == kept
     code, out, _ = run("inspect", bundle)
     assert code == 0
-    assert "proof    passed: 7 stages against timm" in out
+    assert "proof    passed: 6 stages against timm" in out
     assert json.loads(run("inspect", bundle, "--json")[1])["proof"]["library"] == "timm"
 
 

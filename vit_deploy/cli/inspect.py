@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,7 +194,7 @@ def _layer_json(row: LayerRow) -> dict[str, Any]:
 
 def _model_json(model: Model) -> dict[str, Any]:
     return {
-        "source": vars(model.source),
+        "source": asdict(model.source),
         "config": model.config.to_dict(),
         "preprocessing": model.preprocessing.to_dict(),
         "labels": list(model.labels),

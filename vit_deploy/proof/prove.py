@@ -253,6 +253,7 @@ def _run_library(
     import torch
 
     from vit_deploy.proof.double import all_float64
+    from vit_deploy.proof.references import first_line
 
     progress.phase("the source library, in float64", len(pictures))
     with all_float64() as mode, torch.no_grad():
@@ -265,7 +266,7 @@ def _run_library(
                 raise
             except Exception as error:  # any library's forward may raise anything
                 raise RunFailed(
-                    f"{reference.library} {reference.version} fails on the checkpoint: {_first_line(error)}",
+                    f"{reference.library} {reference.version} fails on the checkpoint: {first_line(error)}",
                     expected="a checkpoint that its library can run",
                     next_command=f"try another version of {reference.library}",
                 ) from error
@@ -274,13 +275,15 @@ def _run_library(
 
 
 def _built(build: Callable[[], Reference]) -> Reference:
+    from vit_deploy.proof.references import first_line
+
     try:
         reference = build()
     except VitDeployError:
         raise
     except Exception as error:  # any library's loader may raise anything
         raise ImportFailed(
-            f"the source library refuses the checkpoint: {_first_line(error)}",
+            f"the source library refuses the checkpoint: {first_line(error)}",
             expected="a checkpoint that the library loads",
             next_command="load it with the library alone, which tells more",
         ) from error
@@ -318,8 +321,3 @@ def _run_ours(model: Model, pictures: Sequence[Tensor], spool: _Spool, progress:
             ours.run(picture, functools.partial(spool.measure, index))
             progress.advance()
     return spool.errors
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -114,27 +114,50 @@ def block_taps(blocks: str, depth: int, read: Callable[[Any], Tensor] = first_te
     return {EMBED: Tap(f"{blocks}.0", "input", read), **taps}
 
 
-def require_library(name: str, kind: str, command: str) -> str:
-    """The version of an installed library.
+def require_library(name: str, kind: str, command: str, module: str = "") -> str:
+    """The version of an installed library that can be imported.
 
     Args:
         name: its distribution's name.
         kind: what checkpoints of its are called.
         command: what installs it.
+        module: what is imported of it; ``name`` when empty.
 
     Raises:
-        BackendMissing: when it is not installed.
+        BackendMissing: when it is not installed, or cannot be imported.
     """
     from importlib import metadata
 
     try:
-        return metadata.version(name)
+        version = metadata.version(name)
+        importlib.import_module(module or name)
     except metadata.PackageNotFoundError as error:
         raise BackendMissing(
             f"{name} is not installed, and the import of a {kind} checkpoint is proved against it",
             expected=f"{name}",
             next_command=command,
         ) from error
+    except Exception as error:  # a library that does not fit another one may raise anything
+        raise cannot_be_imported(module or name, error) from error
+    return version
+
+
+def cannot_be_imported(module: str, error: Exception, name: str = "") -> BackendMissing:
+    """The error for a library that is installed and whose import, or that of a name in it, fails."""
+    statement = f"from {module} import {name}" if name else f"import {module}"
+    return BackendMissing(
+        f"{module} is installed and cannot be imported: {first_line(error)}",
+        expected="versions of torch and torchvision, and of what else it needs, that fit",
+        next_command=f"python -c '{statement}', which tells all of it",
+    )
+
+
+def first_line(error: Exception) -> str:
+    """An exception of somebody else's in a line: the first of its message, or two where that says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def builder(kind: str) -> Callable[[Request, Model], Reference]:

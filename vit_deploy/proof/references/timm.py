@@ -1,8 +1,9 @@
 """timm's own model of a checkpoint (https://github.com/huggingface/pytorch-image-models).
 
 A directory is loaded by ``timm.create_model("local-dir:…", pretrained=True)``, which reads the config
-and the weights by itself. A bare file has no config: the architecture is the one that was named, with
-the sizes that the request left to the weights, and its names are translated by timm's own filter.
+and the weights by itself. Where a training script wrapped the weights in something that timm does not
+take off, timm is given what is inside. A bare file has no config: the architecture is the one that was
+named, with the sizes that show in the weights. All names are translated by timm's own filter.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vit_deploy.model.architectures import named_config
 from vit_deploy.proof.references import Reference, Tap, block_taps, require_library
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from vit_deploy.model.config import ViTConfig
     from vit_deploy.weights.imported import Model
     from vit_deploy.weights.request import Request
+    from vit_deploy.weights.tensors import Weights
 
 INSTALL = "pip install 'vit-deploy[timm]'"
 
@@ -35,11 +38,19 @@ def build(request: Request, model: Model) -> Reference:
     version = require_library("timm", "timm", INSTALL)
     import timm
 
+    from vit_deploy.weights.files import read_checkpoint_file, read_directory_weights
+
     with _weights_only():
         if request.path.is_dir():
-            module = timm.create_model(f"local-dir:{request.path}", pretrained=True)
+            weights, _ = read_directory_weights(request.path)
+            wrapped = {"source": "", **_state(weights)} if weights.notes else {}
+            module = timm.create_model(
+                f"local-dir:{request.path}", pretrained=True, pretrained_cfg_overlay=wrapped
+            )
         else:
-            module = _from_file(request, model.vit_config)
+            path = Path(request.weights or request.reference)
+            weights = read_checkpoint_file(path, use_ema=request.use_ema)
+            module = _from_file(request.arch or request.reference, weights, model.vit_config)
     return reference(module, model.vit_config, version)
 
 
@@ -77,26 +88,30 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(getattr(module, "head", None), modules.Linear)
 
 
-def _from_file(request: Request, config: ViTConfig) -> nn.Module:
-    """The named architecture with the file's weights, which timm itself translates and fits."""
+def _state(weights: Weights) -> dict[str, Any]:
+    """What gives timm a state dict in place of a file."""
+    return {"state_dict": {name: tensor.read() for name, tensor in weights.items()}, "custom_load": False}
+
+
+def _from_file(arch: str, weights: Weights, config: ViTConfig) -> nn.Module:
+    """The named architecture with a file's weights."""
     import timm
 
-    from vit_deploy.weights.files import read_checkpoint_file
-
-    path = Path(request.weights or request.reference)
-    # Where in a file the weights are nested, and whether it holds code, is our reader's affair: timm's
-    # takes a moving average where there is one.
-    state = {name: tensor.read() for name, tensor in read_checkpoint_file(path).items()}
+    base = named_config(arch)
     sizes: dict[str, Any] = {"num_classes": config.num_classes, "in_chans": config.in_channels}
+    if config.image_size != base.image_size:
+        sizes["img_size"] = config.image_size
+    for name in ("embed_dim", "depth", "patch_size"):
+        if getattr(config, name) != getattr(base, name):
+            sizes[name] = getattr(config, name)
+    if config.mlp_dim * base.embed_dim != base.mlp_dim * config.embed_dim:
+        sizes["mlp_ratio"] = config.mlp_dim / config.embed_dim
     overlay = {
-        "state_dict": state,
+        **_state(weights),
         "num_classes": config.num_classes,
         "input_size": (config.in_channels, *config.image_size),
-        "custom_load": False,
     }
-    module: nn.Module = timm.create_model(
-        request.arch or request.reference, pretrained=True, pretrained_cfg_overlay=overlay, **sizes
-    )
+    module: nn.Module = timm.create_model(arch, pretrained=True, pretrained_cfg_overlay=overlay, **sizes)
     return module
 
 

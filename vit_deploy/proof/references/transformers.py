@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import ImportFailed, UsageFailed
-from vit_deploy.proof.references import Reference, Tap, block_taps, require_library
+from vit_deploy.proof.references import Reference, Tap, block_taps, cannot_be_imported, require_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,7 +64,11 @@ def _loaded(request: Request, *, has_head: bool) -> nn.Module:
     directory = str(request.path)
     config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
     fallback = "AutoModelForImageClassification" if has_head else "AutoModel"
-    factory = getattr(transformers, (config.architectures or [fallback])[0])
+    name = (config.architectures or [fallback])[0]
+    try:
+        factory = getattr(transformers, name)
+    except ImportError as error:  # its classes are imported when they are first named
+        raise cannot_be_imported("transformers", error, name) from error
 
     def load(**options: Any) -> tuple[nn.Module, list[str]]:
         module, told = factory.from_pretrained(
