@@ -36,6 +36,7 @@ class Case:
         verified: whether parity with eager PyTorch was proven; false where it could not be checked.
         files: SHA-256 of each file of the artefact, the one a runtime opens first.
         cuda_graph: whether inferences are replayed as a CUDA graph.
+        code: the ``package.module:factory`` that the user has named, to be imported for eager.
     """
 
     bundle: str
@@ -49,6 +50,7 @@ class Case:
     verified: bool
     files: Mapping[str, str]
     cuda_graph: bool = False
+    code: str = ""
 
     @property
     def sha256(self) -> str:
@@ -71,7 +73,12 @@ class Case:
 
 
 def cases_for(
-    bundle: Bundle, runtime: Runtime, device: Device, batch_sizes: Iterable[int], threads: int
+    bundle: Bundle,
+    runtime: Runtime,
+    device: Device,
+    batch_sizes: Iterable[int],
+    threads: int,
+    code: str = "",
 ) -> list[Case]:
     """The cases of one backend: each artefact that it opens, at each batch size.
 
@@ -98,6 +105,7 @@ def cases_for(
                 "precision": artefact.precision,
                 "verified": True,
                 "files": {weights.name: weights.sha256},
+                "code": code,
             }
         )
     records = [record for record in bundle.records.values() if record.format in runtime.formats]
@@ -122,12 +130,14 @@ def _from_record(bundle: Bundle, record: ArtefactRecord) -> dict[str, Any]:
     }
 
 
-def reference(bundle: Bundle, batch_size: int) -> Artefact:
+def reference(bundle: Bundle, batch_size: int, code: str = "") -> Artefact:
     """The reference weights in fp32, with the outputs that the bundle's artefacts have."""
     records = list(bundle.records.values())
     outputs = tuple(entry.name for entry in records[0].outputs) if records else ()
-    spec = bundle.config.io_spec(outputs, BatchRange(1, batch_size, max(8, batch_size)))
-    return bundle.reference(spec, "fp32")
+    own = bundle.config.io_spec().batch
+    batch = own if own.is_fixed else BatchRange(1, batch_size, max(8, batch_size))
+    spec = bundle.config.io_spec(outputs, batch)
+    return bundle.reference(spec, "fp32", code)
 
 
 def open_artefact(case: Case) -> Artefact:
@@ -140,9 +150,8 @@ def open_artefact(case: Case) -> Artefact:
     from vit_deploy.bundle.reader import Bundle
 
     bundle = Bundle.open(case.bundle)
-    if case.format == REFERENCE_FORMAT:
-        return reference(bundle, case.batch_size)
-    artefact = bundle.artefact(case.artefact)
+    eager = case.format == REFERENCE_FORMAT
+    artefact = reference(bundle, case.batch_size, case.code) if eager else bundle.artefact(case.artefact)
     fixed = artefact.spec.batch.minimum
     if artefact.spec.batch.is_fixed and fixed != case.batch_size:
         raise RunFailed(

@@ -11,7 +11,9 @@ from vit_deploy import registry
 from vit_deploy.bench.cases import REFERENCE_FORMAT, cases_for
 from vit_deploy.environment import usable_cores
 from vit_deploy.errors import BackendMissing, UsageFailed
+from vit_deploy.model.module_config import ModuleConfig
 from vit_deploy.spec import Device
+from vit_deploy.weights.module import code_not_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,18 +84,32 @@ def choose_backends(names: Sequence[str], device: Device | None = None) -> tuple
 
 
 def plan_cases(
-    bundle: Bundle, chosen: Sequence[Chosen], batch_sizes: Sequence[int], threads: int
+    bundle: Bundle, chosen: Sequence[Chosen], batch_sizes: Sequence[int], threads: int, code: str = ""
 ) -> tuple[list[Case], list[Skipped]]:
     """The cases of the chosen backends, and the backends for which the bundle holds nothing.
 
+    Args:
+        bundle: what is measured.
+        chosen: the backends.
+        batch_sizes: images in one inference.
+        threads: CPU threads of each worker.
+        code: the ``package.module:factory`` that the user has named; eager needs it where the bundle was
+            made from one.
+
     Raises:
-        UsageFailed: for a backend that was named and has no artefact in the bundle.
+        UsageFailed: for a backend that was named and has no artefact in the bundle, or lacks its code.
         HostileInput: when a file was changed.
     """
     cases: list[Case] = []
     skipped = []
     for entry in chosen:
-        found = cases_for(bundle, entry.runtime, entry.device, batch_sizes, threads)
+        lacking = _lacks_code(bundle, entry, code)
+        if lacking is not None:
+            if entry.named:
+                raise lacking
+            skipped.append(Skipped(entry.runtime.name, lacking.found, lacking.next_command))
+            continue
+        found = cases_for(bundle, entry.runtime, entry.device, batch_sizes, threads, code)
         cases += found
         if found:
             continue
@@ -106,6 +122,14 @@ def plan_cases(
             )
         skipped.append(Skipped(entry.runtime.name, reason, mend))
     return sorted(cases, key=lambda case: batch_sizes.index(case.batch_size)), skipped
+
+
+def _lacks_code(bundle: Bundle, entry: Chosen, code: str) -> UsageFailed | None:
+    """Why eager cannot run here: the bundle was made from code that the user has not named."""
+    config = bundle.config
+    if code or not isinstance(config, ModuleConfig) or REFERENCE_FORMAT not in entry.runtime.formats:
+        return None
+    return code_not_named(config)
 
 
 def with_cuda_graphs(cases: Sequence[Case]) -> list[Case]:

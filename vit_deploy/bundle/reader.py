@@ -95,20 +95,31 @@ class Bundle:
         """The record of each artefact, by name."""
         return dict(self.manifest.artefacts)
 
-    def model(self) -> Model:
+    def model(self, code: str = "") -> Model:
         """The model, with its reference weights unread.
+
+        Args:
+            code: the ``package.module:factory`` that the user has named, if the bundle was made from one:
+                it is imported. Without it such a model has weights, and nothing to run them in.
 
         Raises:
             HostileInput: when the weights were changed.
+            UsageFailed: when ``code`` is not what the bundle was made from.
+            ImportFailed: when the code no longer gives the module that was exported.
         """
         record = self.manifest.model
-        return Model(
+        described = Model(
             config=self.config,
             weights=read_safetensors(self._verified_path("", record.weights)),
             preprocessing=self.preprocessing,
             labels=self.labels,
             source=Source(**record.source.model_dump()),
         )
+        if not code:
+            return described
+        from vit_deploy.weights.module import with_code
+
+        return with_code(described, code)
 
     def artefact(self, name: str) -> Artefact:
         """An artefact by name, once the hash of each of its files was found right.
@@ -131,10 +142,16 @@ class Bundle:
             facts=record.facts,
         )
 
-    def reference(self, spec: IOSpec, precision: Precision = "fp32") -> Artefact:
-        """The reference weights as an artefact that the eager runtime opens."""
+    def reference(self, spec: IOSpec, precision: Precision = "fp32", code: str = "") -> Artefact:
+        """The reference weights as an artefact that the eager runtime opens.
+
+        Args:
+            spec: its inputs and outputs.
+            precision: the precision to compute in.
+            code: see :meth:`model`.
+        """
         path = self._verified_path("", self.manifest.model.weights)
-        return Artefact(f"pytorch-{precision}", "pytorch", precision, path, spec, self.config)
+        return Artefact(f"pytorch-{precision}", "pytorch", precision, path, spec, self.config, code=code)
 
     def _verified_path(self, directory: str, file: FileRecord) -> Path:
         path = self.path / directory / file.name

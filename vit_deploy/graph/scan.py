@@ -24,6 +24,7 @@ _MODEL_GRAPH = 7
 _GRAPH_INITIALIZER = 5
 _TENSOR_DIMS, _TENSOR_TYPE = 1, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_WHOLE = {"INT64", "INT32", "BOOL"}
 _PRECISIONS: dict[str, Precision] = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
 
 
@@ -35,10 +36,14 @@ class WeightCensus:
 
     @property
     def precision(self) -> Precision | None:
-        """The dtype that most elements have, where it is one of ours."""
-        if not self.elements:
+        """The floating dtype that most elements have, where it is one of ours.
+
+        Tables of whole numbers (shapes, indices, masks) say nothing of the arithmetic.
+        """
+        floating = {name: count for name, count in self.elements.items() if name not in _WHOLE}
+        if not floating:
             return None
-        return _PRECISIONS.get(max(self.elements, key=lambda name: self.elements[name]))
+        return _PRECISIONS.get(max(floating, key=lambda name: floating[name]))
 
 
 def count_weights(path: Path) -> WeightCensus:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vit_deploy.errors import BackendMissing, HostileInput, RunFailed, UsageFailed
+from vit_deploy.model.module_config import PREFIX, ModuleConfig
 from vit_deploy.protocols import BaseSession
 from vit_deploy.spec import Availability, Device, RuntimeFacts
 
@@ -150,35 +151,57 @@ class EagerRuntime:
         """See :class:`vit_deploy.protocols.Runtime`; the artefact is the bundle's reference weights."""
         import torch
 
-        from vit_deploy.model.vit import ViT
-        from vit_deploy.weights.safetensors_file import read_safetensors
-
         require_device(device)
         refuse_cuda_graph(self.name, options)
         threads = set_threads(options.threads)
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[artefact.precision]
-        with torch.device("meta"):
-            model = ViT(artefact.config, outputs=artefact.spec.output_names)  # type: ignore[arg-type]
-        weights = read_safetensors(artefact.path)
-        state = {name: tensor.read().to(str(device), dtype) for name, tensor in weights.items()}
-        try:
-            model.load_state_dict(state, assign=True)
-        except RuntimeError as error:
-            raise HostileInput(
-                f"the weights {artefact.path.name!r} do not fit the bundle's config",
-                expected="the config and the weights of one export",
-                next_command="vit-deploy export again",
-            ) from error
-        model.requires_grad_(requires_grad=False).eval()
-        return TorchSession(artefact, model, device, _facts(model, device, threads))
+        build = _module if isinstance(artefact.config, ModuleConfig) else _vit
+        model = build(artefact, device, dtype)
+        return TorchSession(artefact, model, device, _facts(model, artefact, device, threads))
 
 
-def _facts(model: torch.nn.Module, device: Device, threads: int) -> RuntimeFacts:
+def _vit(artefact: Artefact, device: Device, dtype: torch.dtype) -> torch.nn.Module:
     import torch
 
-    dtypes = {parameter.dtype for parameter in model.parameters()}
+    from vit_deploy.model.vit import ViT
+    from vit_deploy.weights.safetensors_file import read_safetensors
+
+    with torch.device("meta"):
+        model = ViT(artefact.config, outputs=artefact.spec.output_names)  # type: ignore[arg-type]
+    weights = read_safetensors(artefact.path)
+    state = {name: tensor.read().to(str(device), dtype) for name, tensor in weights.items()}
+    try:
+        model.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise HostileInput(
+            f"the weights {artefact.path.name!r} do not fit the bundle's config",
+            expected="the config and the weights of one export",
+            next_command="vit-deploy export again",
+        ) from error
+    return model.requires_grad_(requires_grad=False).eval()
+
+
+def _module(artefact: Artefact, device: Device, dtype: torch.dtype) -> torch.nn.Module:
+    """The user's own module, whose code the user has named; a manifest's word alone imports nothing."""
+    from vit_deploy.weights.imported import Model, Source
+    from vit_deploy.weights.module import code_not_named, with_code
+    from vit_deploy.weights.safetensors_file import read_safetensors
+
+    config = artefact.config
+    if not artefact.code and isinstance(config, ModuleConfig):
+        raise code_not_named(config)
+    source = Source("module", f"{PREFIX}{artefact.code}", "")
+    described = Model(config, read_safetensors(artefact.path), None, (), source)
+    live = with_code(described, artefact.code)
+    return live.eager(dtype=dtype, outputs=artefact.spec.output_names, device=str(device))
+
+
+def _facts(model: torch.nn.Module, artefact: Artefact, device: Device, threads: int) -> RuntimeFacts:
+    import torch
+
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     names = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-    if len(dtypes) != 1:
+    if len(dtypes) > 1:
         raise RunFailed(f"the model holds parameters of {len(dtypes)} dtypes: {sorted(map(str, dtypes))}")
     placement: dict[str, int] = {}
     for parameter in model.parameters():
@@ -188,7 +211,8 @@ def _facts(model: torch.nn.Module, device: Device, threads: int) -> RuntimeFacts
         backend="eager",
         version=torch.__version__,
         device=str(device),
-        precision=names[dtypes.pop()],  # type: ignore[arg-type]
+        # A module without parameters computes in the dtype of its inputs.
+        precision=names[dtypes.pop()] if dtypes else artefact.precision,  # type: ignore[arg-type]
         threads=None if on_cuda else threads,
         placement=placement,
         tf32=torch.backends.cuda.matmul.allow_tf32 if on_cuda else None,

@@ -54,6 +54,16 @@ def load(request: Request) -> ModuleModel:
     return _model(module, example, made.said, config)
 
 
+def code_not_named(config: ModuleConfig) -> UsageFailed:
+    """The refusal to import code because a manifest names it."""
+    return UsageFailed(
+        f"eager PyTorch needs the code that the bundle was made from ({PREFIX}{config.factory}), and a "
+        "manifest's word alone imports nothing",
+        expected="the code named by you",
+        next_command=f"the same command with -m {PREFIX}{config.factory}, or with --trust-code",
+    )
+
+
 def with_code(described: Model, code: str) -> ModuleModel:
     """The model of a bundle with the user's module in it, which the user has named.
 
@@ -262,9 +272,10 @@ def _require_same(module: nn.Module, described: Model, config: ModuleConfig) -> 
     expected = {name: tensor.shape for name, tensor in own.items()}
     check_names(expected, described.weights)
     check_shapes(expected, described.weights, "the module that the factory gives now")
-    if config.own_weights and digest_of(own) != described.source.sha256:
+    kept = digest_of(described.weights) if config.own_weights else ""
+    if config.own_weights and digest_of(own) != kept:
         raise ImportFailed(
             f"the weights that {described.source.name} gives are not the bundle's",
-            expected=f"weights with SHA-256 {described.source.sha256[:16]}…, as when it was exported",
+            expected=f"weights with SHA-256 {kept[:16]}…, as when it was exported",
             next_command=f"export again: vit-deploy export -m {described.source.name} -o ANOTHER",
         )
