@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     import torch
 
+    from tests.specimens.specimen import Arguments
+
     State = dict[str, torch.Tensor]
     Nesting = Callable[[State, State], dict[str, Any]]
     """From the weights that count, and others that must not be taken, to what ``torch.save`` writes."""
@@ -27,9 +29,7 @@ if TYPE_CHECKING:
 SOURCE = "dialect"
 
 
-def save(
-    folder: Path, seed: int, *, architecture: str, sizes: dict[str, Any], nesting: Nesting
-) -> dict[str, str]:
+def save(folder: Path, seed: int, *, architecture: str, sizes: dict[str, Any], nesting: Nesting) -> Arguments:
     """A small timm directory whose weights are nested as a training script nests them."""
     import timm
     import torch
@@ -40,7 +40,7 @@ def save(
     return {"reference": str(folder)}
 
 
-def save_file(folder: Path, seed: int, *, architecture: str, nesting: Nesting) -> dict[str, str]:
+def save_file(folder: Path, seed: int, *, architecture: str, nesting: Nesting) -> Arguments:
     """A bare file of an architecture of real size."""
     import timm
     import torch
@@ -48,7 +48,12 @@ def save_file(folder: Path, seed: int, *, architecture: str, nesting: Nesting) -
     module = randomise(timm.create_model(architecture, num_classes=7), seed)
     path = folder / "checkpoint.pth"
     torch.save(nesting(module.state_dict(), _others(module, seed)), path)
-    return {"reference": str(path), "arch": architecture}
+    return {"reference": str(path), "arch": architecture} | _asked(nesting)
+
+
+def _asked(nesting: Nesting) -> Arguments:
+    """An average is taken only where it is asked for."""
+    return {"use_ema": True} if nesting in {_average, _deit_average} else {}
 
 
 def _others(module: Any, seed: int) -> State:
@@ -92,8 +97,13 @@ def _ddp_compiled(state: State, others: State) -> dict[str, Any]:
 
 
 def _average(state: State, others: State) -> dict[str, Any]:
-    """timm's train.py with ``--model-ema``: users validate and ship the average."""
+    """timm's train.py with ``--model-ema``."""
     return {"arch": "vit", "epoch": 3, "state_dict": others, "state_dict_ema": state}
+
+
+def _beside_average(state: State, others: State) -> dict[str, Any]:
+    """The same, where the average is not asked for."""
+    return _average(others, state)
 
 
 def _deit_average(state: State, others: State) -> dict[str, Any]:
@@ -171,14 +181,13 @@ SPECIMENS: tuple[Specimen, ...] = (
     _specimen("ViT (AugReg)", "module. (DDP)", _ddp, "vit_tiny_patch16_224"),
     _specimen("ViT with registers", "_orig_mod. (torch.compile)", _compiled, "vit_base_patch16_reg4_gap_256"),
     _specimen("DeiT III", "module._orig_mod.", _ddp_compiled, "deit3_small_patch16_224"),
-    _specimen("ViT (AugReg)", "state_dict_ema (timm)", _average, "vit_small_patch16_224"),
-    _specimen("DeiT distilled", "model_ema (DeiT)", _deit_average, "deit_small_distilled_patch16_224"),
+    _specimen("ViT (AugReg)", "state_dict beside state_dict_ema", _beside_average, "vit_small_patch16_224"),
     _specimen("DINOv2", "Lightning", _lightning, "vit_small_patch14_dinov2", num_classes=5),
     _specimen("DINO", "teacher and student", _dino, "vit_small_patch16_224.dino", num_classes=0),
     _specimen("MAE", "encoder and decoder", _mae, "vit_base_patch16_224.mae", num_classes=0),
     _specimen("ViT (AugReg)", "separate q, k, v", _separate_qkv, "vit_base_patch16_224"),
-    _file("ViT (AugReg)", "bare file, Lightning", _lightning, "vit_tiny_patch16_224"),
-    _file("DeiT distilled", "bare file, EMA", _deit_average, "deit_tiny_distilled_patch16_224"),
+    _file("ViT (AugReg)", "state_dict_ema (timm), asked for", _average, "vit_tiny_patch16_224"),
+    _file("DeiT distilled", "model_ema (DeiT), asked for", _deit_average, "deit_tiny_distilled_patch16_224"),
 )
 
 STRANGERS: tuple[Stranger, ...] = (

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    Saver = Callable[[Path, int], dict[str, str]]
+    Arguments = dict[str, Any]
+    Saver = Callable[[Path, int], Arguments]
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class Specimen:
         """Of its weights: its own, and the same on every machine."""
         return zlib.crc32(self.id.encode())
 
-    def save(self, folder: Path) -> dict[str, str]:
+    def save(self, folder: Path) -> Arguments:
         """Write the checkpoint into ``folder``; gives the arguments of ``load_model``."""
         folder.mkdir(parents=True, exist_ok=True)
         return self.write(folder, self.seed)
 
-    def save_plain(self, folder: Path) -> dict[str, str]:
+    def save_plain(self, folder: Path) -> Arguments:
         """Write into ``folder`` what the source library reads; gives the arguments of ``load_model``."""
         folder.mkdir(parents=True, exist_ok=True)
         return (self.plain or self.write)(folder, self.seed)
