@@ -28,6 +28,9 @@ TORCHVISION = {
 }
 """What torchvision's builders pass on (torchvision/models/vision_transformer.py)."""
 
+TEXT_VARIANTS = ("mt5-", "nllb-", "roberta-", "xlm-roberta-", "coca_roberta")
+"""Names of models that differ from others in their text tower alone."""
+
 
 def main() -> None:
     """Write the table, one architecture a line."""
@@ -59,7 +62,7 @@ def _open_clip() -> dict[str, ViTConfig]:
     table = {}
     for path in sorted((Path(spec.origin).parent / "model_configs").glob("*.json")):
         described = json.loads(path.read_text(encoding="utf-8"))
-        if path.stem in taken:
+        if path.stem in taken or path.stem.startswith(TEXT_VARIANTS):
             continue
         try:
             table[path.stem] = _with_projection(tower_config(Fields(described, path.name)), described)

@@ -68,7 +68,10 @@ _SPENT = re.compile(
 """What belongs to training alone; it is left out without a word."""
 
 _LEFT_OUT: tuple[tuple[str, str], ...] = (
-    (r"(?:head|dino_head|ibot_head)\.(?:mlp(?:\.\d+)?\.(?:weight|bias)|last_layer\b.*)", "the projection head of DINO's training"),
+    (
+        r"(?:head|dino_head|ibot_head)\.(?:mlp(?:\.\d+)?\.(?:weight|bias)|last_layer\b.*)",
+        "the projection head of DINO's training",
+    ),
     (r"decoder_\w+\b.*|decoder\..*", "the decoder of MAE's training"),
     (r"(?:predictor|projector)\..*", "the predictor of self-supervised training"),
 )
