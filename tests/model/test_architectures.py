@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ from vit_deploy.weights.tensors import Weights, WeightTensor
 from vit_deploy.weights.timm import translate
 from vit_deploy.weights.timm.arguments import ARGUMENTS_FILE, config_from_arguments
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "timm_architectures.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 SAMPLE = (
     "beit3_base_patch16_224",
@@ -69,10 +69,14 @@ TIMMS = tuple(json.loads(ARCHITECTURES_FILE.read_text(encoding="utf-8"))["archit
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("timm_architectures", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The script, imported from where it stands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        import timm_architectures
+
+        yield timm_architectures
+        for name in ("timm_architectures", "timm_reading"):
+            sys.modules.pop(name)
 
 
 @pytest.mark.parametrize("name", SAMPLE)
