@@ -83,6 +83,8 @@ class ViTConfig:
 
     Attributes:
         image_size: ``(height, width)`` of the input in pixels.
+        resampled_from: the image size that the learned or relative positions were learned at, where they
+            have been resampled to ``image_size`` since; ``None`` where they are as they were learned.
         patch_size: side of the square patches in pixels.
         drop_remainder: pixels beyond the last whole patch are left out (SigLIP at 384 with patches of
             14); otherwise the patches must divide the picture.
@@ -132,6 +134,7 @@ class ViTConfig:
     kind: ClassVar[Kind] = "vit"
 
     image_size: tuple[int, int] = (224, 224)
+    resampled_from: tuple[int, int] | None = None
     patch_size: int = 16
     drop_remainder: bool = False
     in_channels: int = 3
@@ -179,6 +182,8 @@ class ViTConfig:
 
         # JSON gives lists; the field is a pair wherever it comes from.
         object.__setattr__(self, "image_size", tuple(self.image_size))
+        if self.resampled_from is not None:
+            object.__setattr__(self, "resampled_from", tuple(self.resampled_from))
         check_config(self)
 
     @property

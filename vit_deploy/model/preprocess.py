@@ -9,7 +9,7 @@ models were trained with PIL, and so are these numbers.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_deploy.errors import HostileInput, ImportFailed
@@ -58,6 +58,8 @@ class Preprocessing:
         mean: one number per channel, subtracted after rescaling.
         std: one number per channel, divided by after that.
         origin: ``checkpoint``, or ``default`` where the checkpoint said nothing.
+        crop_pct: the share of a side that the crop takes, where that is what the source tells (timm),
+            and the size before the crop follows from it at any image size.
     """
 
     image_size: tuple[int, int]
@@ -69,6 +71,7 @@ class Preprocessing:
     rescale_factor: float = 1 / 255
     crop_rounding: CropRounding = "even"
     origin: Literal["checkpoint", "default"] = "checkpoint"
+    crop_pct: float | None = None
 
     def __post_init__(self) -> None:
         # JSON gives lists; the fields are tuples wherever they come from.
@@ -102,6 +105,7 @@ class Preprocessing:
             "one number for both sides",
         )
         require(len(self.mean) == len(self.std) >= 1, f"mean={self.mean} and std={self.std}", "one per channel")
+        require(self.crop_pct is None or 0 < self.crop_pct <= 1, f"crop_pct={self.crop_pct}", "0 to 1")
         numbers = (*self.mean, *self.std, self.rescale_factor)
         require(
             all(map(math.isfinite, numbers)) and all(self.std),
@@ -125,8 +129,15 @@ class Preprocessing:
 
         return self.normalise(np.asarray(self.cut(image)))
 
-    def cut(self, image: Image) -> Image:
-        """The picture resized and cropped to ``image_size``, in mode ``RGB`` or ``L``."""
+    def cut(self, image: Image, *, rows_first: bool = False) -> Image:
+        """The picture resized and cropped to ``image_size``, in mode ``RGB`` or ``L``.
+
+        Args:
+            image: of any size and mode.
+            rows_first: resize along the rows and then along the columns, as every Pillow before 13 did and
+                artefacts do. Pillow 13 begins with the columns where a picture shrinks much more in height,
+                which changes levels by the rounding between the two passes.
+        """
         from PIL.Image import Resampling
 
         image = to_channels(image, self.channels)
@@ -137,7 +148,10 @@ class Preprocessing:
                 expected=f"sides of at most {_MAX_SIDE}, and at most {MAX_PIXELS:,} pixels after resizing",
                 next_command="crop the image first",
             )
-        resized = image.resize((width, height), Resampling[self.interpolation.upper()])
+        resample = Resampling[self.interpolation.upper()]
+        if rows_first:
+            image = image.resize((width, image.height), resample)
+        resized = image.resize((width, height), resample)
         top, left = (
             self.offset(outer - inner) for outer, inner in zip((height, width), self.image_size, strict=True)
         )
@@ -202,6 +216,27 @@ class Preprocessing:
         """Where the crop starts, of ``spare`` rows or columns that it leaves."""
         return round(spare / 2) if self.crop_rounding == "even" else spare // 2
 
+    def at_size(self, image_size: tuple[int, int]) -> Preprocessing:
+        """The same for a model of another ``(height, width)``: as much is cropped as before.
+
+        timm's share of a side stays what it is; otherwise the size before the crop keeps its ratio to the
+        crop. A crop that is not square cannot be cut of a shortest edge: both sides are covered then,
+        which is the same for a square.
+        """
+        if image_size == self.image_size:
+            return self
+        if self.crop_pct is not None:
+            mode = "squash" if self.resize == "exact" else "center"
+            return replace(self, image_size=image_size, **_timm_resize(mode, image_size, self.crop_pct))
+        native = (max(self.image_size),) * 2 if self.resize == "shortest_edge" else self.image_size
+        sides = [
+            max(new, round(new * outer / inner))
+            for new, outer, inner in zip(image_size, self.resize_size, native, strict=True)
+        ]
+        square = image_size[0] == image_size[1]
+        resize: Resize = "cover" if self.resize == "shortest_edge" and not square else self.resize
+        return replace(self, image_size=image_size, resize=resize, resize_size=(sides[0], sides[1]))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as it stands in a manifest."""
         return {
@@ -234,6 +269,7 @@ class Preprocessing:
             rescale_factor=entries.number("rescale_factor"),
             crop_rounding=entries.text("crop_rounding"),  # type: ignore[arg-type]
             origin=entries.text("origin"),  # type: ignore[arg-type]
+            crop_pct=entries.number("crop_pct") if data.get("crop_pct") is not None else None,
         )
 
     @classmethod
@@ -291,9 +327,8 @@ def _timm_resize(mode: str, image_size: tuple[int, int], crop_pct: float) -> dic
     if max(image_size) / crop_pct > _MAX_SIDE:
         raise unsupported("crop_pct", crop_pct, f"sides of at most {_MAX_SIDE} pixels before the crop")
     height, width = (math.floor(side / crop_pct) for side in image_size)
-    if mode == "squash":
-        return {"resize": "exact", "resize_size": (height, width)}
-    return {"resize": "shortest_edge" if height == width else "cover", "resize_size": (height, width)}
+    how = "exact" if mode == "squash" else "shortest_edge" if height == width else "cover"
+    return {"resize": how, "resize_size": (height, width), "crop_pct": crop_pct}
 
 
 def per_channel(name: str, values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ from vit_deploy.model.architectures import named_config
 from vit_deploy.weights import checkpoint, hub, module, native, open_clip, random, timm, transformers
 from vit_deploy.weights.files import CONFIG_NAME
 from vit_deploy.weights.request import Request
+from vit_deploy.weights.resize import resized
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,7 @@ def load_model(
     seed: int = 0,
     use_ema: bool = False,
     input_shape: str = "",
+    image_size: tuple[int, int] | None = None,
 ) -> Model:
     """The model behind a reference, its weights unread but known to fit and to be finite.
 
@@ -55,17 +57,29 @@ def load_model(
         use_ema: take the moving average (EMA) of the weights where a checkpoint file has one; without it
             the trained weights themselves are taken, and a note says so.
         input_shape: of a module that comes with no example: ``3x224x224``, without the batch.
+        image_size: ``(height, width)`` in pixels, for which positions are resampled as the checkpoint's
+            source does it; the checkpoint's own when ``None``.
 
     Returns:
         The model; its weights are float32 whatever the checkpoint holds.
 
     Raises:
-        UsageFailed: for an unknown name, or arguments that do not go together.
+        UsageFailed: for an unknown name, arguments that do not go together, or an image size that the
+            model cannot take.
         ImportFailed: when the checkpoint is not that of a plain ViT, or does not fit.
         HostileInput: when it is truncated, holds code, NaN or Inf.
     """
     file = Path(weights) if weights else None
-    request = Request(reference, arch, file, num_classes, seed, use_ema=use_ema, input_shape=input_shape)
+    request = Request(
+        reference,
+        arch,
+        file,
+        num_classes,
+        seed,
+        use_ema=use_ema,
+        input_shape=input_shape,
+        image_size=image_size,
+    )
     _require_sense(request)
     if module.detects(request):
         return module.load(request).with_checked_weights(allow_nonfinite=allow_nonfinite)
@@ -81,7 +95,8 @@ def load_model(
         )
     # Random weights are finite by construction, and looking would mean making them all.
     unasked = model.source.kind == "random" and random.detects(request)
-    return model.with_checked_weights(allow_nonfinite=allow_nonfinite or unasked)
+    model = model.with_checked_weights(allow_nonfinite=allow_nonfinite or unasked)
+    return model if image_size is None else resized(model, image_size)
 
 
 def _require_sense(request: Request) -> None:
@@ -118,7 +133,8 @@ def _require_module_sense(request: Request) -> None:
                 next_command="leave --input-shape out",
             )
         return
-    for flag, value in (("--arch", request.arch), ("--num-classes", request.num_classes)):
+    told = {"--arch": request.arch, "--num-classes": request.num_classes, "--image-size": request.image_size}
+    for flag, value in told.items():
         if value:
             raise UsageFailed(
                 f"{flag} says nothing to {request.reference}, which makes its module itself",

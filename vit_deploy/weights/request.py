@@ -19,6 +19,7 @@ class Request:
         seed: of random weights.
         use_ema: take the moving average of the weights where a checkpoint file has one.
         name: what the owner of the checkpoint calls it, where that is known (a hub name).
+        image_size: ``(height, width)`` to be resampled to; the checkpoint's own when ``None``.
         input_shape: of a module: ``3x224x224``, or ``image:3x224x224,state:8``, without the batch.
     """
 
@@ -29,6 +30,7 @@ class Request:
     seed: int = 0
     use_ema: bool = False
     name: str = ""
+    image_size: tuple[int, int] | None = None
     input_shape: str = ""
 
     @property

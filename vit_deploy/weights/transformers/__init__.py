@@ -17,11 +17,12 @@ from vit_deploy.errors import ImportFailed
 from vit_deploy.model.fields import Fields
 from vit_deploy.model.hf_processor import output_size, preprocessing_from_transformers
 from vit_deploy.model.preprocess import Preprocessing
+from vit_deploy.weights import resize
 from vit_deploy.weights.files import CONFIG_NAME, PROCESSOR_NAME, read_directory_weights, read_json
 from vit_deploy.weights.imported import Model, Source
 from vit_deploy.weights.transformers import reading
 from vit_deploy.weights.transformers.reading import FAMILIES as FAMILIES
-from vit_deploy.weights.transformers.size import at_size
+from vit_deploy.weights.transformers.size import any_size, at_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,16 +62,23 @@ def load(request: Request) -> Model:
     reading.check_family(raw, family, entries)
     config, weights = reading.read_class(raw, family, name, entries)
     processor = _processor(request.path, family)
+    size = output_size(processor) if processor and family.any_size else config.image_size
+    recipe = (
+        preprocessing_from_transformers(processor, any_size(config, size))
+        if processor
+        else Preprocessing.default(config)
+    )
     notes: tuple[str, ...] = raw.notes
-    if processor and family.any_size and (size := output_size(processor)) != config.image_size:
+    if request.image_size is not None:  # from the size that it was trained at, whatever the processor gives
+        config, weights = resize.at_size(config, weights, request.image_size)
+        recipe = recipe.at_size(request.image_size)
+    elif size != config.image_size:
         notes = (*notes, _size_note(config, size))
         config, weights = at_size(config, weights, size)
     return Model(
         config=config,
         weights=weights,
-        preprocessing=(
-            preprocessing_from_transformers(processor, config) if processor else Preprocessing.default(config)
-        ),
+        preprocessing=recipe,
         labels=reading.labels_of(entries, config.num_classes),
         source=Source("transformers", request.name or name, sha256),
         notes=notes,

@@ -48,6 +48,7 @@ _SETTINGS = {
     **{name: setting for name, setting in SETTINGS.items() if name != "qkv_bias"},
     "positions": _positions,
     "relative_positions": _relative_positions,
+    "relative_position_resampling": s.constant("bilinear"),
     "layer_scale": lambda reading: reading.tower.number("layer_scale_init_value", 0.1) > 0,
     # With mean pooling the tokens are not normalised, and the pooler has a norm of its own.
     "final_norm": lambda reading: not _mean_pooling(reading),
