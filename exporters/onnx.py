@@ -91,6 +91,7 @@ def build_graph(model: Model, spec: IOSpec, opset: int) -> ir.Model:
     from vit_deploy.graph.lower_opset import lower_opset
     from vit_deploy.graph.metadata import describe_model, strip_metadata
     from vit_deploy.graph.transpose_weights import transpose_weights
+    from vit_deploy.graph.twin_outputs import part_twin_outputs
 
     if model.is_live:
         graph = capture_live(model.module(spec), spec, model.config)
@@ -102,6 +103,7 @@ def build_graph(model: Model, spec: IOSpec, opset: int) -> ir.Model:
     shorten_batch_arithmetic(graph)
     attend_in_three_dimensions(graph)
     lower_opset(graph, opset)
+    part_twin_outputs(graph, spec)
     strip_metadata(graph)
     describe_model(graph, model)
     return graph

@@ -42,6 +42,8 @@ def expected_operators(config: ViTConfig, spec: IOSpec, opset: int) -> Counter[s
         expected["ReduceMean"] += config.pool in _AVERAGES
         expected["Attention"] += attends
         expected[_ACTIVATION_OPERATOR[config.pool_activation]] += attends
+    if {"embedding", "image_embeds"} <= set(spec.output_names) and not config.projection_dim:
+        expected["Identity"] += 1  # the two are the same values under two names
     if opset < ATTENTION_OPSET:
         del expected["Attention"]
     if opset < GELU_OPSET:
