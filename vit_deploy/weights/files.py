@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "config.json"
 PROCESSOR_NAME = "preprocessor_config.json"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 INDEX_NAMES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WEIGHT_NAMES = (
     "model.safetensors",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vit_deploy.errors import ImportFailed, UsageFailed
-from vit_deploy.weights.files import CONFIG_NAME, PROCESSOR_NAME
+from vit_deploy.weights.files import CONFIG_NAME, OPEN_CLIP_CONFIG, PROCESSOR_NAME
 
 if TYPE_CHECKING:
     from vit_deploy.weights.request import Request
@@ -22,11 +22,20 @@ PREFIX = "hf-hub:"
 _SAFE = (
     CONFIG_NAME,
     PROCESSOR_NAME,
+    OPEN_CLIP_CONFIG,
     "model.safetensors",
     "model.safetensors.index.json",
     "model-*.safetensors",
 )
-_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
+_OPEN_CLIP = ("open_clip_model.safetensors",)
+"""Fetched only where there is OpenCLIP's config and no other safetensors file: often there are both."""
+
+_PICKLED = (
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "pytorch_model-*.bin",
+    "open_clip_pytorch_model.bin",
+)
 """Fetched only where there is no safetensors file."""
 
 
@@ -50,6 +59,8 @@ def fetch(request: Request) -> Request:
             expected=f"{PREFIX}ORG/NAME or {PREFIX}ORG/NAME@REVISION",
         )
     directory = _snapshot(repository, revision, _SAFE)
+    if (directory / OPEN_CLIP_CONFIG).is_file() and not any(directory.glob("*.safetensors")):
+        directory = _snapshot(repository, revision, _OPEN_CLIP)
     if not any(directory.glob("*.safetensors")):
         directory = _snapshot(repository, revision, _PICKLED)
     return replace(request, reference=str(directory), name=name)

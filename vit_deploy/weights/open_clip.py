@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from vit_deploy.errors import ImportFailed
 from vit_deploy.weights.bare import Bare, fitted, size_of
-from vit_deploy.weights.files import CONFIG_NAME, read_directory_weights, read_json
+from vit_deploy.weights.files import CONFIG_NAME, OPEN_CLIP_CONFIG, read_directory_weights, read_json
 from vit_deploy.weights.imported import Model, Source
 from vit_deploy.weights.open_clip_config import (
     IMAGE_MEAN,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from vit_deploy.model.preprocess import Preprocessing
     from vit_deploy.weights.request import Request
 
-OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
