@@ -217,7 +217,7 @@ class FakeContext:
 @pytest.fixture
 def executor() -> execution.Executor:
     trt = SimpleNamespace(
-        DataType=SimpleNamespace(FLOAT="float", HALF="half", BF16="bf16"),
+        DataType=SimpleNamespace(FLOAT="float", HALF="half", BF16="bf16", UINT8="uint8"),
         TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"),
     )
     stream = SimpleNamespace(cuda_stream=42)
@@ -268,7 +268,7 @@ def test_what_the_context_refuses_is_an_error_in_its_own_words(executor):
 
 
 def test_an_integer_input_is_refused():
-    known = SimpleNamespace(DataType=SimpleNamespace(FLOAT="float", HALF="half", BF16="bf16"))
+    known = SimpleNamespace(DataType=SimpleNamespace(FLOAT="float", HALF="half", BF16="bf16", UINT8="uint8"))
     with pytest.raises(RunFailed, match="of type int8"):
         execution.torch_dtype(known, "int8")
 

@@ -64,25 +64,28 @@ def contracted(
             expected="--input pixel_values",
             next_command="leave --input out, or normalise in the module itself",
         )
+    if contract == "image":
+        if spec.sizes is not None:
+            raise UsageFailed(
+                "--input image resizes every picture to the model's one size, which is not free then",
+                expected="--input image, or --dynamic-image-size",
+                next_command="leave one of the two out, or take --input uint8",
+            )
+        check_resizable(preprocessing)
+    return with_inputs(spec, contract, sizes)
+
+
+def with_inputs(spec: IOSpec, contract: Contract, sizes: SizeRange | None = None) -> IOSpec:
+    """``spec``, which takes ``pixel_values``, with the inputs of a contract; nothing is checked."""
+    if contract == "pixel_values":
+        return spec
     (taken,) = spec.inputs
     batch, channels, height, width = taken.shape
-    if contract == "uint8":
-        return replace(
-            spec, inputs=(TensorSpec(IMAGES, "uint8", (batch, height, width, channels)),), contract=contract
-        )
-    if spec.sizes is not None:
-        raise UsageFailed(
-            "--input image resizes every picture to the model's one size, so the size is not free after that",
-            expected="--input image, or --dynamic-image-size",
-            next_command="leave one of the two out, or take --input uint8",
-        )
-    check_resizable(preprocessing)
-    return replace(
-        spec,
-        inputs=(TensorSpec(IMAGES, "uint8", (batch, HEIGHT, WIDTH, channels)),),
-        sizes=sizes or PICTURE_SIZES,
-        contract=contract,
-    )
+    if contract == "image":
+        height, width = HEIGHT, WIDTH
+        spec = replace(spec, sizes=sizes or PICTURE_SIZES)
+    images = TensorSpec(IMAGES, "uint8", (batch, height, width, channels))
+    return replace(spec, inputs=(images,), contract=contract)
 
 
 RESIZABLE = ("bicubic", "bilinear", "lanczos", "hamming", "box")

@@ -14,8 +14,10 @@ from vit_deploy import registry
 from vit_deploy.errors import BackendMissing, HostileInput, RunFailed
 from vit_deploy.parity.criterion import LIMITS, reference_lengths, yardsticks
 from vit_deploy.parity.declared import Fault, batch_sizes, check_outputs, rounds, spec_fault
-from vit_deploy.parity.inputs import Sample, make_samples, stacked
+from vit_deploy.parity.feeding import fed
+from vit_deploy.parity.inputs import Sample, make_samples
 from vit_deploy.parity.references import References
+from vit_deploy.parity.resizing import ResizeCheck
 from vit_deploy.parity.scores import Scores, Truth
 from vit_deploy.protocols import SessionOptions, Silent
 from vit_deploy.spec import Availability, Verdict
@@ -63,6 +65,7 @@ class ParityCheck:
         self._limits = limits
         self._threads = threads
         self._references = References(model, self.samples)
+        self._resizes = ResizeCheck(model, images, seed)
 
     def judge(
         self,
@@ -115,15 +118,18 @@ class ParityCheck:
             return Verdict(passed=None, backend=backend, reason=reason)
         scores = Scores(self.samples, truths, limits)
         reason = ""
+        resizing: dict[str, Any] = {}
         try:
             self._run_all(artefact, session, scores, progress)
+            reason = scores.reason()
+            if artefact.spec.contract == "image" and not reason:
+                reason, resizing = self._resizes.judge(artefact.spec, session, truths, limits, progress)
         except RunFailed as error:
             reason = error.found
         except Fault as fault:
             reason = str(fault)
             if overflowed:
                 reason += f"; eager PyTorch in {artefact.precision} overflows too: choose another precision"
-        reason = reason or scores.reason()
         passed, reason = _with_precision(not reason, reason, artefact, session)
         return Verdict(
             passed=passed,
@@ -132,7 +138,7 @@ class ParityCheck:
             worst_ratio=scores.worst_ratio(),
             p95_ratio=scores.p95_ratio(),
             samples=len(self.samples),
-            details={**scores.details(), **_circumstances(artefact, session, overflowed)},
+            details={**scores.details(), **resizing, **_circumstances(artefact, session, overflowed)},
         )
 
     def _truths(
@@ -165,11 +171,8 @@ class ParityCheck:
         ]
         progress.phase(f"{artefact.name} on {session.facts.backend}", len(plan))
         for size, indices in plan:
-            arrays = stacked([self.samples[index] for index in indices])
-            inputs = {
-                entry.name: array.astype(entry.dtype, copy=False)
-                for entry, array in zip(artefact.spec.inputs, arrays, strict=True)
-            }
+            chosen = [self.samples[index] for index in indices]
+            inputs = fed(artefact.spec, chosen, self.model.preprocessing)
             try:
                 outputs = session.run(inputs)
             except RunFailed as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vit_deploy.model.contract import network_is_dynamic, with_inputs
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -28,7 +30,9 @@ def spec_fault(spec: IOSpec, config: Architecture) -> str:
         for name in config.output_names
         for entry in config.io_spec((name,), spec.batch).outputs
     }
-    expected = config.io_spec((), spec.batch).inputs
+    sizes = spec.sizes if network_is_dynamic(spec) else None
+    plain = config.io_spec((), spec.batch, sizes=sizes)
+    expected = with_inputs(plain, spec.contract, spec.sizes).inputs
     taken, right = ([entry.name for entry in inputs] for inputs in (spec.inputs, expected))
     if taken != right:
         return f"it takes {', '.join(taken) or 'nothing'}, not {', '.join(right)}"
@@ -40,10 +44,12 @@ def spec_fault(spec: IOSpec, config: Architecture) -> str:
     wanted = (*expected, *(known[name] for name in spec.output_names))
     for declared, meant in zip((*spec.inputs, *spec.outputs), wanted, strict=True):
         for size in (spec.batch.minimum, spec.batch.maximum):
-            if declared.at_batch(size) != meant.at_batch(size):
+            free = spec.free_at(size, spec.sizes.optimum if spec.sizes else None)
+            if declared.at(free) != meant.at(free):
                 return f"it declares {declared.name} of shape {declared.shape}, not {meant.shape}"
-        if declared.dtype not in {"float32", "float16"}:
-            return f"it declares {declared.name} as {declared.dtype}, not float32 or float16"
+        right_dtypes = ("uint8",) if meant.dtype == "uint8" else ("float32", "float16")
+        if declared.dtype not in right_dtypes:
+            return f"it declares {declared.name} as {declared.dtype}, not {' or '.join(right_dtypes)}"
     return ""
 
 

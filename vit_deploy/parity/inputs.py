@@ -40,12 +40,15 @@ class Sample:
         family: what kind of input it is.
         pixel_values: of the first input: ``(c, h, w)`` after preprocessing where it is a picture.
         others: of the other inputs, by name; a ViT has none.
+        picture: what was preprocessed, resized and cropped already: uint8 ``(h, w, c)``; ``None`` where
+            the input is no picture.
     """
 
     name: str
     family: str
     pixel_values: NDArray[np.float32]
     others: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    picture: Picture | None = None
 
 
 def make_samples(
@@ -65,6 +68,8 @@ def make_samples(
     """
     import numpy as np
 
+    from vit_deploy.model.images import load_image
+
     if preprocessing is None:
         return _from_arrays(config, seed, images)
     height, width = config.image_size
@@ -72,10 +77,10 @@ def make_samples(
     for index, (family, paint) in enumerate(_PLAN):
         generator = np.random.default_rng([seed, index])
         picture = paint(generator, height, width, config.in_channels, patch_side(config))
-        values = preprocessing.normalise(picture)
-        samples.append(Sample(f"{family}-{index}", family, np.ascontiguousarray(values, dtype=np.float32)))
+        samples.append(_from_picture(f"{family}-{index}", family, picture, preprocessing))
     for path in images:
-        samples.append(Sample(path.name, "image", _from_image(path, preprocessing, config)))
+        image = load_image(path, channels=config.in_channels)
+        samples.append(_from_picture(path.name, "image", np.asarray(preprocessing.cut(image)), preprocessing))
     return tuple(samples)
 
 
@@ -111,13 +116,12 @@ def _from_arrays(config: Architecture, seed: int, images: Sequence[Path]) -> tup
     return tuple(samples)
 
 
-def _from_image(path: Path, preprocessing: Preprocessing, config: Architecture) -> NDArray[np.float32]:
+def _from_picture(name: str, family: str, picture: Picture, preprocessing: Preprocessing) -> Sample:
+    """A sample of a picture of the model's size, ``(h, w, c)`` or ``(h, w)`` of grey."""
     import numpy as np
 
-    from vit_deploy.model.images import load_image
-
-    image = load_image(path, channels=config.in_channels)
-    return np.ascontiguousarray(preprocessing(image), dtype=np.float32)
+    values = np.ascontiguousarray(preprocessing.normalise(picture), dtype=np.float32)
+    return Sample(name, family, values, picture=picture[:, :, None] if picture.ndim == 2 else picture)
 
 
 def pink_noise(
