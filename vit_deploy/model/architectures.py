@@ -81,13 +81,25 @@ NAMED_CONFIGS: MutableMapping[str, ViTConfig] = _Configs()
 """Every named architecture, in the order of the names."""
 
 
-def what_is_missing(name: str) -> str:
-    """What a known architecture has that no ViTConfig can say; empty for any other name."""
-    return _missing().get(name.partition(".")[0], "")
+def source_of(name: str) -> str:
+    """The library whose name an architecture has: ``timm``, ``torchvision`` or ``open_clip``."""
+    return _sources().get(name, "timm")
 
 
 @functools.cache
-def _missing() -> dict[str, str]:
+def _sources() -> dict[str, str]:
+    tables = json.loads(OTHER_ARCHITECTURES_FILE.read_text(encoding="utf-8"))
+    return {name: source for source, table in tables.items() for name in table}
+
+
+def what_is_missing(name: str) -> str:
+    """What a known architecture has that no ViTConfig can say; empty for any other name."""
+    return unsupported().get(name.partition(".")[0], "")
+
+
+@functools.cache
+def unsupported() -> dict[str, str]:
+    """The architectures that are known and cannot be said, with what each has."""
     return {name: part for part, names in _document()["unsupported"].items() for name in names}
 
 
