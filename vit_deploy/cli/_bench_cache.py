@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 from typing import TYPE_CHECKING
@@ -23,7 +25,7 @@ FALLBACK_FORMAT = "onnx"
 
 
 def cached_bundle(
-    reference: str | None, chosen: Sequence[Chosen], batch_sizes: Sequence[int]
+    reference: str | None, chosen: Sequence[Chosen], batch_sizes: Sequence[int], input_shape: str = ""
 ) -> tuple[Bundle, list[Skipped]]:
     """A bundle in the cache with what the chosen backends need; what is missing is exported first.
 
@@ -31,6 +33,7 @@ def cached_bundle(
         reference: the model; ``vit_base_patch16_224`` with random weights when ``None``.
         chosen: the backends to be measured.
         batch_sizes: what the artefacts must take.
+        input_shape: what a py: module takes.
 
     Returns:
         The bundle, and the backends whose format cannot be exported here.
@@ -46,12 +49,14 @@ def cached_bundle(
     from vit_deploy.weights import load_model
 
     formats, skipped = _exportable(chosen)
-    model = load_model(reference or DEFAULT_ARCH)
+    model = load_model(reference or DEFAULT_ARCH, input_shape=input_shape)
     if model.source.kind == "random":
         warn(f"{model.source.name} has random weights: its times hold, its predictions mean nothing")
-    batch = BatchRange(1, 1, max(8, *batch_sizes))
+    own = model.config.io_spec().batch
+    batch = own if own.is_fixed else BatchRange(1, 1, max(8, *batch_sizes))
     path = cache_path(model)
-    held = _whole_formats(path, batch)
+    # What a user's code does today no hash of its weights can tell: such artefacts are made anew.
+    held = set() if model.is_live else _whole_formats(path, batch)
     wanted = list(dict.fromkeys(formats.values())) or [FALLBACK_FORMAT]
     missing = [name for name in wanted if name not in held]
     if missing:
@@ -89,7 +94,9 @@ def cache_path(model: Model) -> Path:
     from vit_deploy.environment import cache_folder
 
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.source.name).strip("-.") or "model"
-    return cache_folder() / "bench" / f"{name}-{model.source.sha256[:12]}"
+    config = json.dumps(model.config.to_dict(), sort_keys=True) if model.is_live else ""
+    sha256 = hashlib.sha256(config.encode()).hexdigest()[:8] if config else ""
+    return cache_folder() / "bench" / "-".join(filter(None, (name, model.source.sha256[:12], sha256)))
 
 
 def _exportable(chosen: Sequence[Chosen]) -> tuple[dict[str, str], list[Skipped]]:

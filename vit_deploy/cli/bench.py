@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vit_deploy.cli._code import input_shape_option, named_code, trust_option
 from vit_deploy.cli._output import (
     TerminalProgress,
     human_bytes,
@@ -20,6 +21,7 @@ from vit_deploy.cli._output import (
     print_table,
     warn,
 )
+from vit_deploy.model.module_config import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +72,13 @@ def _measuring_options(function: Any) -> Any:
     help="CPU threads of every worker; OMP_NUM_THREADS or all cores unless given.",
 )
 @click.option("--cuda-graph", is_flag=True, help="Replay inferences as a CUDA graph, in the backends that can.")
-@click.option("-m", "--model", help="What to export and measure when no BUNDLE is given.")
+@click.option(
+    "-m",
+    "--model",
+    help="What to export and measure when no BUNDLE is given; the code of a BUNDLE of a py: module.",
+)
+@input_shape_option
+@trust_option
 @_measuring_options
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="A file for the JSON document, samples included."
@@ -84,6 +92,8 @@ def command(
     threads: int | None,
     cuda_graph: bool,
     model: str | None,
+    input_shape: str,
+    trust_code: bool,
     output: Path | None,
     as_json: bool,
     **measuring: Any,
@@ -113,11 +123,13 @@ def command(
     else:
         from vit_deploy.cli._bench_cache import cached_bundle
 
-        opened, unexported = cached_bundle(model, chosen, sizes)
+        opened, unexported = cached_bundle(model, chosen, sizes, input_shape)
         left_out = {entry.backend for entry in unexported}
         skipped += unexported
         chosen = [entry for entry in chosen if entry.runtime.name not in left_out]
-    cases, without = plan_cases(opened, chosen, sizes, threads or default_threads())
+    own = model if model and model.startswith(PREFIX) else ""
+    code = named_code(opened, own, trust_code)
+    cases, without = plan_cases(opened, chosen, sizes, threads or default_threads(), code)
     skipped += without
     cases = with_cuda_graphs(cases) if cuda_graph else cases
     result = _run(cases, settings, skipped)
@@ -171,7 +183,7 @@ def _batch_sizes(text: str) -> list[int]:
 def _refuse_both(bundle: Path | None, model: str | None) -> None:
     from vit_deploy.errors import UsageFailed
 
-    if bundle is not None and model is not None:
+    if bundle is not None and model is not None and not model.startswith(PREFIX):
         raise UsageFailed(
             f"both the bundle {str(bundle)!r} and --model {model!r} were given",
             expected="one of them: a bundle holds its model",

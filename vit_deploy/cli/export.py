@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vit_deploy import registry
+from vit_deploy.cli._code import input_shape_option, module_batch_range
 from vit_deploy.cli._output import (
     TerminalProgress,
     human_bytes,
@@ -25,6 +26,7 @@ from vit_deploy.cli._pictures import chosen_pictures
 from vit_deploy.cli._proof import prove_option, run_proof
 from vit_deploy.errors import BackendMissing, UsageFailed
 from vit_deploy.model.architectures import DEFAULT_ARCH
+from vit_deploy.model.module_config import PREFIX, ModuleConfig
 from vit_deploy.parity.images import MAX_IMAGES
 from vit_deploy.protocols import option_fields
 from vit_deploy.spec import PRECISIONS, BatchRange
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vit_deploy.deploy.export import Outcome
-    from vit_deploy.model.config import ViTConfig
+    from vit_deploy.model.kinds import Architecture
     from vit_deploy.proof import Proof
 
 
@@ -72,15 +74,17 @@ def _flag(field: Any, takers: Sequence[str]) -> Callable[..., Any]:
     "--model",
     default="",
     help="A named architecture (random weights), a directory in Hugging Face or timm layout, a bundle, "
-    f"a checkpoint file with --arch, or hf-hub:ORG/NAME.  [default: {DEFAULT_ARCH}]",
+    "a checkpoint file with --arch, hf-hub:ORG/NAME, or py:PACKAGE.MODULE:FACTORY for a module of your own, "
+    f"whose code is run (the current directory is importable).  [default: {DEFAULT_ARCH}]",
 )
 @click.option("--arch", default="", help="The architecture of a checkpoint file; see `vit-deploy models`.")
 @click.option(
     "--weights",
     default="",
     type=click.Path(),
-    help="A checkpoint file for the architecture that --model names.",
+    help="A checkpoint file for the architecture, or the py: module, that --model names.",
 )
+@input_shape_option
 @click.option("--num-classes", type=click.IntRange(min=0), help="Classes of the checkpoint's head.")
 @click.option("--format", "formats", default="onnx", show_default=True, help="Formats, by comma, or `all`.")
 @click.option(
@@ -106,13 +110,20 @@ def _flag(field: Any, takers: Sequence[str]) -> Callable[..., Any]:
 @click.option("--verify/--no-verify", default=True, help="Prove each artefact equal to eager PyTorch.")
 @prove_option
 @click.option("--allow-nonfinite", is_flag=True, help="Take weights that hold NaN or Inf.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random weights.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of random weights, and of torch while a py: factory runs.",
+)
 @exporter_options
 @json_option
 def command(
     model: str,
     arch: str,
     weights: str,
+    input_shape: str,
     num_classes: int | None,
     formats: str,
     dtype: str,
@@ -142,7 +153,13 @@ def command(
 
     model = model or (DEFAULT_ARCH if not arch and not weights else "")
     loaded = load_model(
-        model, arch=arch, weights=weights, num_classes=num_classes, allow_nonfinite=allow_nonfinite, seed=seed
+        model,
+        arch=arch,
+        weights=weights,
+        num_classes=num_classes,
+        allow_nonfinite=allow_nonfinite,
+        seed=seed,
+        input_shape=input_shape,
     )
     if loaded.source.kind == "random":
         warn(f"{model} is an architecture: its weights are random (seed {seed}); give --weights or a directory")
@@ -196,12 +213,16 @@ def chosen_formats(text: str) -> list[str]:
     return names
 
 
-def batch_range(config: ViTConfig, smallest: str, best: str, largest: str) -> BatchRange:
+def batch_range(config: Architecture, smallest: str, best: str, largest: str) -> BatchRange | None:
     """The batch sizes that trtexec's shapes name; the rest of a shape must be the model's own.
+
+    ``None`` where none is named and the model decides.
 
     Raises:
         UsageFailed: for a shape that is not ``BxCxHxW`` or is not the model's.
     """
+    if isinstance(config, ModuleConfig):
+        return module_batch_range(config, smallest, best, largest)
     default = BatchRange()
     low = _batch_of("--minShapes", smallest, config) or default.minimum
     high = _batch_of("--maxShapes", largest, config)
@@ -210,7 +231,7 @@ def batch_range(config: ViTConfig, smallest: str, best: str, largest: str) -> Ba
     return BatchRange(low, middle or max(low, min(default.optimum, high)), high)
 
 
-def _batch_of(flag: str, text: str, config: ViTConfig) -> int:
+def _batch_of(flag: str, text: str, config: Architecture) -> int:
     if not text:
         return 0
     channels, (height, width) = config.in_channels, config.image_size
@@ -224,7 +245,7 @@ def _batch_of(flag: str, text: str, config: ViTConfig) -> int:
 
 def _slug(model: str) -> str:
     """A folder name made of a model's name."""
-    stem = Path(model.removeprefix("hf-hub:")).name or Path(model).resolve().name
+    stem = Path(model.removeprefix("hf-hub:").removeprefix(PREFIX)).name or Path(model).resolve().name
     return re.sub(r"[^\w.-]+", "-", stem).removesuffix(".safetensors").removesuffix(".pth") or "model"
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vit_deploy.cli._code import input_shape_option
+from vit_deploy.cli._model_view import describe, layers
 from vit_deploy.cli._output import human_bytes, json_option, next_step, note, print_json, print_table
 from vit_deploy.cli._pictures import chosen_pictures
 from vit_deploy.cli._proof import (
@@ -37,6 +39,7 @@ LATER_BLOCK = re.compile(r"blocks\.[1-9]\d*\.")
 @click.command("inspect", short_help="Show a model's layers, or what a bundle holds.")
 @click.argument("target", metavar="MODEL|BUNDLE")
 @click.option("--arch", default="", metavar="NAME", help="The architecture of a checkpoint file.")
+@input_shape_option
 @click.option(
     "--batch-size", default=1, show_default=True, type=click.IntRange(1, 2**16), help="Images in one inference."
 )
@@ -57,6 +60,7 @@ LATER_BLOCK = re.compile(r"blocks\.[1-9]\d*\.")
 def command(
     target: str,
     arch: str,
+    input_shape: str,
     batch_size: int,
     depth: int,
     allow_nonfinite: bool,
@@ -68,7 +72,8 @@ def command(
     """Show the layers of MODEL (shapes, parameters, GMACs), or what BUNDLE holds.
 
     MODEL is what `export -m` takes: a named architecture, a directory in Hugging Face or timm layout, a
-    checkpoint file with --arch, or hf-hub:ORG/NAME. GMACs are those of the matrix products.
+    checkpoint file with --arch, hf-hub:ORG/NAME, or py:PACKAGE.MODULE:FACTORY, whose code is run. GMACs are
+    those of the matrix products.
     """
     from vit_deploy.bundle import Bundle
     from vit_deploy.bundle.manifest import MANIFEST_NAME
@@ -85,13 +90,15 @@ def command(
     from vit_deploy.weights import load_model
     from vit_deploy.weights.request import Request
 
-    model = load_model(target, arch=arch, allow_nonfinite=allow_nonfinite)
+    model = load_model(target, arch=arch, allow_nonfinite=allow_nonfinite, input_shape=input_shape)
     pictures = chosen_pictures(images, max_images)
     proof = run_proof(Request(target, arch), model, pictures) if prove else None
     _show_model(model, proof, batch_size, depth, as_json)
     if proof is not None:
         require_passed(proof)
     given = f" --arch {shlex.quote(arch)}" if arch else ""
+    given += f" --input-shape {input_shape}" if input_shape else ""
+    given += f" --input-shape {shlex.quote(input_shape)}" if input_shape else ""
     kept = " --prove" if prove else ""
     next_step(f"vit-deploy export -m {shlex.quote(target)}{given} --format onnx{kept}")
 
@@ -99,7 +106,7 @@ def command(
 def _show_model(model: Model, proof: Proof | None, batch_size: int, depth: int, as_json: bool) -> None:
     from vit_deploy.model.summary import totals
 
-    rows = _layers(model, batch_size)
+    rows = layers(model, batch_size)
     total = totals(rows)
     shown = [row for row in rows if row.level <= depth]
     if as_json:
@@ -116,10 +123,11 @@ def _show_model(model: Model, proof: Proof | None, batch_size: int, depth: int, 
             },
         )
     else:
-        for line in _describe(model):
+        for line in describe(model):
             click.echo(line)
         click.echo()
-        brief = [row for row in shown if not LATER_BLOCK.match(row.name)]
+        alike = model.config.kind == "vit"  # the blocks of another module may differ
+        brief = [row for row in shown if not (alike and LATER_BLOCK.match(row.name))]
         print_table(["layer", "type", "output", "parameters>", "GMACs>"], [_layer_cells(row) for row in brief])
         click.echo()
         click.echo(
@@ -129,41 +137,6 @@ def _show_model(model: Model, proof: Proof | None, batch_size: int, depth: int, 
         if proof is not None:
             click.echo()
             print_proof(proof)
-
-
-def _layers(model: Model, batch_size: int) -> list[LayerRow]:
-    import torch
-
-    from vit_deploy.model.summary import layer_table
-    from vit_deploy.model.vit import ViT
-
-    # The table says nothing of the values, so they are never read.
-    with torch.device("meta"):
-        module = ViT(model.config)
-    return layer_table(module, model.config, batch_size)
-
-
-def _describe(model: Model) -> list[str]:
-    """The model in a few lines for people."""
-    config, recipe = model.config, model.preprocessing
-    height, width = config.image_size
-    origin = "" if recipe.origin == "checkpoint" else " (a default: the checkpoint says nothing)"
-    return [
-        f"source         {model.source.kind}: {model.source.name} (sha256 {model.source.sha256[:12]})",
-        f"input          {height}x{width}, {config.in_channels} channels, patches of {config.patch_size}: "
-        f"{config.num_tokens} tokens",
-        f"size           dim {config.embed_dim}, depth {config.depth}, {config.num_heads} heads, "
-        f"mlp {config.mlp_dim}, eps {config.norm_eps:g}",
-        f"outputs        {', '.join(config.default_outputs)}"
-        + (f" ({config.num_classes} classes, {len(model.labels)} labels)" if config.num_classes else ""),
-        f"preprocessing  {recipe.resize} {recipe.resize_size[0]}x{recipe.resize_size[1]} "
-        f"{recipe.interpolation}, crop {recipe.image_size[0]}x{recipe.image_size[1]}, "
-        f"mean {_numbers(recipe.mean)}, std {_numbers(recipe.std)}{origin}",
-    ]
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return "/".join(f"{value:.4g}" for value in values)
 
 
 def _layer_cells(row: LayerRow) -> tuple[str, ...]:
@@ -196,7 +169,7 @@ def _model_json(model: Model) -> dict[str, Any]:
     return {
         "source": asdict(model.source),
         "config": model.config.to_dict(),
-        "preprocessing": model.preprocessing.to_dict(),
+        "preprocessing": model.preprocessing.to_dict() if model.preprocessing else None,
         "labels": list(model.labels),
     }
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from vit_deploy.cli._code import code_options, named_code
 from vit_deploy.cli._output import json_option, next_step, note, print_json, print_table, warn
 
 if TYPE_CHECKING:
@@ -28,9 +29,18 @@ if TYPE_CHECKING:
 @click.option("--artefact", default="", metavar="NAME", help="Which artefact, such as onnx-fp32.")
 @click.option("--device", default="", metavar="NAME", help="cpu, cuda or cuda:1.  [default: the best there is]")
 @click.option("--top-k", default=5, show_default=True, type=click.IntRange(min=1), help="Guesses per image.")
+@code_options
 @json_option
 def command(
-    bundle: Path, images: tuple[Path, ...], backend: str, artefact: str, device: str, top_k: int, as_json: bool
+    bundle: Path,
+    images: tuple[Path, ...],
+    backend: str,
+    artefact: str,
+    device: str,
+    top_k: int,
+    model: str,
+    trust_code: bool,
+    as_json: bool,
 ) -> None:
     """Classify each IMAGE with an artefact of BUNDLE.
 
@@ -41,7 +51,8 @@ def command(
     from vit_deploy.deploy.predict import choose, classify
 
     opened = Bundle.open(bundle)
-    choice = choose(opened, backend=backend, artefact=artefact, device=device)
+    code = named_code(opened, model, trust_code)
+    choice = replace(choose(opened, backend=backend, artefact=artefact, device=device), code=code)
     if not choice.verified:
         warn(f"{choice.name} was never verified; run: vit-deploy verify {shlex.quote(str(bundle))}")
     top_k = _clamp(top_k, opened)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vit_deploy.cli._code import code_options, named_code
 from vit_deploy.cli._output import (
     TerminalProgress,
     json_option,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the generated pictures."
 )
+@code_options
 @json_option
 def command(
     bundle: Path,
@@ -66,17 +68,22 @@ def command(
     device: str,
     threads: int | None,
     seed: int,
+    model: str,
+    trust_code: bool,
     as_json: bool,
 ) -> None:
     """Check each artefact of BUNDLE against eager PyTorch, on this machine.
 
     The bundle is not changed. Exit code 3 says that an artefact is not equal to eager PyTorch, 4 that
-    none of those asked for can be run here.
+    none of those asked for can be run here. A bundle that was made from a py: module needs its code: name
+    it with -m, or take the manifest's word for it with --trust-code.
     """
     from vit_deploy import registry
     from vit_deploy.bundle import Bundle
+    from vit_deploy.model.module_config import PREFIX, ModuleConfig
     from vit_deploy.parity import ParityCheck
     from vit_deploy.spec import Device
+    from vit_deploy.weights.module import code_not_named
 
     runtime = registry.runtime(backend) if backend else None
     chosen_device = Device.parse(device) if device else None
@@ -84,15 +91,18 @@ def command(
     names = _chosen(opened, formats, runtime, bundle)
     # Every hash is checked before anything opens any file.
     artefacts = [opened.artefact(name) for name in names]
-    model = opened.model()
-    check = ParityCheck(model, images=chosen_pictures(images, max_images), seed=seed, threads=threads)
+    code = named_code(opened, model, trust_code)
+    if isinstance(opened.config, ModuleConfig) and not code:
+        raise code_not_named(opened.config)
+    reference = opened.model(code)
+    check = ParityCheck(reference, images=chosen_pictures(images, max_images), seed=seed, threads=threads)
     with TerminalProgress() as progress:
         verdicts = {
             artefact.name: check.judge(artefact, runtime=runtime, device=chosen_device, progress=progress)
             for artefact in artefacts
         }
     _report(opened, verdicts, bundle, as_json)
-    _finish(verdicts, bundle)
+    _finish(verdicts, bundle, f" -m {PREFIX}{code}" if code else "")
 
 
 def _chosen(bundle: Bundle, formats: str, runtime: Runtime | None, path: Path) -> list[str]:
@@ -200,7 +210,7 @@ def _top1(verdict: Verdict) -> str:
     return f"{top1['agreed']}/{top1['of']}{ties}"
 
 
-def _finish(verdicts: dict[str, Verdict], path: Path) -> None:
+def _finish(verdicts: dict[str, Verdict], path: Path, code: str) -> None:
     """The next command, or the error that the exit code stands for.
 
     Raises:
@@ -224,7 +234,7 @@ def _finish(verdicts: dict[str, Verdict], path: Path) -> None:
             next_command=mend if told else "vit-deploy doctor",
         )
     backends = ",".join(["eager", *dict.fromkeys(_short(name) for name in passed if name != "eager")])
-    next_step(f"vit-deploy bench {shlex.quote(str(path))} --backend {backends}")
+    next_step(f"vit-deploy bench {shlex.quote(str(path))} --backend {backends}{code}")
 
 
 def _short(backend: str) -> str:

@@ -18,6 +18,7 @@ from vit_deploy.errors import (
     VitDeployError,
     unknown_name,
 )
+from vit_deploy.model.module_config import ModuleConfig
 from vit_deploy.protocols import SessionOptions
 from vit_deploy.spec import Device
 
@@ -44,12 +45,14 @@ class Choice:
     Attributes:
         name: the artefact, or :data:`REFERENCE`.
         verified: whether a parity verdict let it in; the reference needs none.
+        code: the ``package.module:factory`` that the user has named, to be imported for the reference.
     """
 
     name: str
     runtime: Runtime
     device: Device
     verified: bool
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,30 @@ def require_logits(spec: IOSpec, name: str) -> None:
         )
 
 
+def scores_output(artefact: Artefact) -> str:
+    """The output that scores classes.
+
+    A user's own module need not call it ``logits``: it is the one that its factory said, or the only one
+    there is, where that is one row of numbers a picture.
+
+    Raises:
+        UsageFailed: when there is none.
+    """
+    spec, config = artefact.spec, artefact.config
+    if not isinstance(config, ModuleConfig):
+        require_logits(spec, artefact.name)
+        return "logits"
+    if config.class_output in spec.output_names:
+        return config.class_output
+    if len(spec.outputs) == 1 and len(spec.outputs[0].shape) == 2:
+        return spec.outputs[0].name
+    raise UsageFailed(
+        f"{artefact.name} gives {', '.join(spec.output_names)}, and none of them is known to score classes",
+        expected="an output that its factory calls logits, or labels beside the module",
+        next_command="output_names = [...] in the factory, with 'logits' in its place; then export again",
+    )
+
+
 def classify(
     bundle: Bundle,
     files: Sequence[Path],
@@ -168,21 +195,22 @@ def classify(
         RunFailed: when the backend fails, or gives NaN or Inf.
     """
     artefact = _open_artefact(bundle, choice)
-    require_logits(artefact.spec, choice.name)
+    scored = scores_output(artefact)
     largest = artefact.spec.batch.maximum
     with choice.runtime.open(artefact, choice.device, options or SessionOptions()) as session:
         for start in range(0, len(files), largest):
-            yield from _classify_batch(bundle, session, artefact, files[start : start + largest], top_k)
+            batch = files[start : start + largest]
+            yield from _classify_batch(bundle, session, artefact, batch, scored, top_k)
 
 
 def _open_artefact(bundle: Bundle, choice: Choice) -> Artefact:
     if choice.name == REFERENCE:
-        return bundle.reference(bundle.config.io_spec())
+        return bundle.reference(bundle.config.io_spec(), code=choice.code)
     return bundle.artefact(choice.name)
 
 
 def _classify_batch(
-    bundle: Bundle, session: Session, artefact: Artefact, files: Sequence[Path], top_k: int
+    bundle: Bundle, session: Session, artefact: Artefact, files: Sequence[Path], scored: str, top_k: int
 ) -> Iterator[Prediction]:
     pictures: dict[Path, Array] = {}
     errors: dict[Path, VitDeployError] = {}
@@ -193,7 +221,7 @@ def _classify_batch(
             errors[file] = error
     by_file: dict[Path, Array] = {}
     if pictures:
-        by_file = dict(zip(pictures, _run(session, artefact, list(pictures.values())), strict=True))
+        by_file = dict(zip(pictures, _run(session, artefact, list(pictures.values()), scored), strict=True))
     for file in files:
         if file in errors:
             yield Prediction(file, error=errors[file])
@@ -204,17 +232,23 @@ def _classify_batch(
 def _preprocess(bundle: Bundle, file: Path) -> Array:
     from vit_deploy.model.images import load_image
 
+    if bundle.preprocessing is None:
+        raise UsageFailed(
+            "the bundle's model takes no picture, so it classifies none",
+            expected="a model whose one input is (c, h, w)",
+            next_command="give its artefact the arrays it takes, in your own code",
+        )
     return bundle.preprocessing(load_image(file, bundle.config.in_channels))
 
 
-def _run(session: Session, artefact: Artefact, pictures: list[Array]) -> Array:
+def _run(session: Session, artefact: Artefact, pictures: list[Array], scored: str) -> Array:
     import numpy as np
 
     spec = artefact.spec.inputs[0]
     # An engine may not take so few; what is added is dropped again.
     missing = max(0, artefact.spec.batch.minimum - len(pictures))
     batch = np.stack(pictures + [pictures[-1]] * missing).astype(spec.dtype)
-    return session.run({spec.name: batch})["logits"][: len(pictures)]
+    return session.run({spec.name: batch})[scored][: len(pictures)]
 
 
 def softmax(logits: Array) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from vit_deploy.errors import HostileInput
+from vit_deploy.errors import HostileInput, ImportFailed
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.weights.files import read_json
@@ -40,6 +40,8 @@ def load(request: Request) -> Model:
     """
     record = read_json(request.path / MANIFEST_NAME).fields("model")
     source = record.fields("source")
+    if record.text("kind", "vit") == "module":
+        raise _own_code(request, record, source.text("name"))
     try:
         config = ViTConfig.from_dict(record.fields("config").data)
     except (TypeError, ValueError) as error:
@@ -54,6 +56,18 @@ def load(request: Request) -> Model:
         preprocessing=Preprocessing.from_dict(record.fields("preprocessing").data),
         labels=record.texts("labels", ()),
         source=Source(source.text("kind"), source.text("name"), source.text("sha256")),
+    )
+
+
+def _own_code(request: Request, record: Fields, name: str) -> ImportFailed:
+    """A bundle of a user's own module has its weights and not its code, which no manifest may import."""
+    own = record.fields("config").boolean("own_weights", True)
+    file = request.path / record.fields("weights").text("name")
+    weights = "" if own else f" --weights {str(file)!r}"
+    return ImportFailed(
+        f"the bundle at {request.reference!r} was made from {name}, whose code it does not hold",
+        expected="the code named by you",
+        next_command=f"vit-deploy export -m {name}{weights} -o {request.reference}",
     )
 
 
