@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vit_deploy.errors import ExportFailed, OutputFailed
+from vit_deploy.errors import ExportFailed, OutputFailed, UsageFailed
 from vit_deploy.exporters._tensorrt_build import (
     TensorRTOptions,
     build_plan,
@@ -66,7 +66,7 @@ class TensorRTExporter:
 
     def export(
         self,
-        model: Model,  # noqa: ARG002 - everything is in the ONNX artefact
+        model: Model,
         spec: IOSpec,
         options: TensorRTOptions,
         staging: Path,
@@ -84,6 +84,7 @@ class TensorRTExporter:
                 "a TensorRT engine is built from an ONNX artefact, and none was given",
                 next_command="vit-deploy export --format onnx,tensorrt",
             )
+        _refuse_float64(model, spec)
         flavour = choose_flavour(options.flavour)
         check_options(flavour, options)
         if progress.cancelled:
@@ -102,6 +103,23 @@ class TensorRTExporter:
         facts["plan"] = plan_header(path)
         return ExportedFiles(
             files=(PLAN_NAME,), spec=spec, facts=facts, tools={flavour.module: str(trt.__version__)}
+        )
+
+
+def _refuse_float64(model: Model, spec: IOSpec) -> None:
+    """TensorRT computes float64 as float32 without a word, and a size that is off by one is another picture.
+
+    Raises:
+        UsageFailed: for pictures whose resize needs it.
+    """
+    from vit_deploy.model.contract import resizes_in_float64
+
+    if spec.contract == "image" and resizes_in_float64(model.known_preprocessing):
+        raise UsageFailed(
+            f"this model's pictures are resized with {model.known_preprocessing.resize!r} and "
+            f"{model.known_preprocessing.interpolation!r}, which takes float64, and TensorRT has none",
+            expected="--input uint8 or --input pixel_values for TensorRT",
+            next_command="vit-deploy export --format onnx,tensorrt --input uint8, and resize with Pillow",
         )
 
 

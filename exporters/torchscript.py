@@ -114,9 +114,12 @@ def trace_and_freeze(model: torch.nn.Module, spec: IOSpec) -> Any:
     """
     import torch
 
-    # Two, because a batch of one would let a size of 1 be taken for a dimension to broadcast.
-    batch_size = spec.batch.minimum if spec.batch.is_fixed else 2
-    examples = tuple(torch.zeros(tensor.at_batch(batch_size)) for tensor in spec.inputs)
+    from vit_deploy.graph.capture import example_shapes
+
+    examples = tuple(
+        torch.zeros(shape, dtype=getattr(torch, tensor.dtype))
+        for tensor, shape in zip(spec.inputs, example_shapes(spec), strict=True)
+    )
     # The trace writes these settings into each convolution; fp32 means fp32, so no TF32.
     settings = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False)
     baked: list[str] = []

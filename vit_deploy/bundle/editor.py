@@ -27,6 +27,7 @@ from vit_deploy.bundle.manifest import (
     ModelRecord,
     ParityRecord,
     ProofRecord,
+    SizesRecord,
     SourceRecord,
     TensorRecord,
 )
@@ -216,6 +217,7 @@ class BundleEditor:
             inputs=[TensorRecord.of(spec) for spec in exported.spec.inputs],
             outputs=[TensorRecord.of(spec) for spec in exported.spec.outputs],
             batch=BatchRecord(**asdict(exported.spec.batch)),
+            sizes=SizesRecord(**asdict(exported.spec.sizes)) if exported.spec.sizes else None,
             options=_plain(recorded_options(options)),
             tools=dict(sorted(exported.tools.items())),
             facts=_plain(exported.facts),

@@ -12,8 +12,17 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vit_deploy.errors import HostileInput
-from vit_deploy.spec import MAX_BATCH, BatchRange, Contract, IOSpec, Precision, TensorSpec, Verdict
+from vit_deploy.errors import HostileInput, UsageFailed
+from vit_deploy.spec import (
+    MAX_BATCH,
+    BatchRange,
+    Contract,
+    IOSpec,
+    Precision,
+    SizeRange,
+    TensorSpec,
+    Verdict,
+)
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME = "manifest.json"
@@ -115,6 +124,29 @@ class BatchRecord(_Record):
         return self
 
 
+class SizesRecord(_Record):
+    """The sizes of pictures an artefact is made for, each height and width, where they are free."""
+
+    minimum: tuple[int, int]
+    optimum: tuple[int, int]
+    maximum: tuple[int, int]
+    patch_size: int
+    step: int
+    num_prefix_tokens: int
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> SizesRecord:
+        try:
+            self.sizes()
+        except UsageFailed as error:
+            raise ValueError(error.found) from error
+        return self
+
+    def sizes(self) -> SizeRange:
+        """As its plain form."""
+        return SizeRange(**dict(self))
+
+
 class ParityRecord(_Record):
     """The verdict that let an artefact in; ``passed`` is null where it was not verified."""
 
@@ -156,6 +188,7 @@ class ArtefactRecord(_Record):
     inputs: list[TensorRecord] = Field(min_length=1)
     outputs: list[TensorRecord] = Field(min_length=1)
     batch: BatchRecord
+    sizes: SizesRecord | None = None
     options: dict[str, Any] = {}
     tools: dict[str, str] = {}
     facts: dict[str, Any] = {}
@@ -172,6 +205,7 @@ class ArtefactRecord(_Record):
             inputs=tuple(entry.spec() for entry in self.inputs),
             outputs=tuple(entry.spec() for entry in self.outputs),
             batch=BatchRange(self.batch.minimum, self.batch.optimum, self.batch.maximum),
+            sizes=self.sizes.sizes() if self.sizes else None,
             contract=self.contract,
         )
 

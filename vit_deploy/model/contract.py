@@ -107,6 +107,14 @@ def check_resizable(preprocessing: Preprocessing) -> None:
         )
 
 
+def resizes_in_float64(preprocessing: Preprocessing) -> bool:
+    """Whether the resize follows Python's or Pillow's own float64 steps, which not every runtime has.
+
+    Those are the size of ``cover``, which Python rounds, and the edges of ``box``.
+    """
+    return preprocessing.resize == "cover" or preprocessing.interpolation == "box"
+
+
 def network_is_dynamic(spec: IOSpec) -> bool:
     """Whether the network itself takes several sizes; with ``image`` it is the pictures that do."""
     return spec.sizes is not None and spec.contract != "image"
