@@ -20,14 +20,18 @@ STRANGERS: tuple[tuple[str, str], ...] = (
         r"(stages|downsample_layers)\.0\.(0\.|blocks\.0\.conv_dw\.|downsample\.).*",
         "a ConvNeXt or a network of stages",
     ),
-    (r"features\.1\.0\.block\..*", "a ConvNeXt or an EfficientNet"),
+    (r"features\.1\.0\.layer_scale", "a ConvNeXt"),
+    (r"features\.1\.0\.block\..*", "an EfficientNet or a MobileNet"),
     (r"conv_stem\.weight|blocks\.0\.0\.(conv_dw|conv_pw)\.weight", "an EfficientNet or a MobileNet"),
     (r"features\.0\.(0\.)?weight", "a convolutional network"),
     (r"(image_encoder\.|vision_encoder\.)?neck\.(0|conv1)\.weight", "the image encoder of SAM"),
     (r"x_embedder\.proj\.weight", "a diffusion transformer"),
     (r"blocks_token_only\.0\..*", "a CaiT, with class attention"),
     (r"cls_attn_blocks\.0\..*", "an XCiT, with attention over channels"),
-    (r"patch_embed1\.proj\.weight", "a pyramid of transformers (PVT)"),
+    (
+        r"patch_embed1\.proj\.weight|stages\.0\.blocks\.0\.attn\..*",
+        "a pyramid of transformers (PVT and its kind)",
+    ),
     (r"(stem/kernel|MixerBlock_0/.*|stem\.proj\.weight|blocks\.0\.mlp_tokens\..*)", "an MLP-Mixer"),
 )
 """A weight of each kind of network, by its whole name, and what people call the network."""
