@@ -242,6 +242,32 @@ def test_a_bare_file_is_proved_against_the_architecture_that_was_named(tmp_path)
     assert proof.passed, proof.sentence
 
 
+@pytest.mark.parametrize(
+    "name", ["dialect/Lightning", "dialect/state_dict beside state_dict_ema", "dialect/module. (DDP)"]
+)
+def test_what_a_training_script_wrapped_is_proved_without_its_wrapping(name: str, specimen):
+    proof = prove_import(*specimen(name))
+    assert proof.passed, proof.sentence
+    assert proof.library == "timm"
+
+
+@pytest.mark.parametrize(("kind", "package"), [("timm", "timm"), ("transformers", "transformers")])
+def test_a_library_that_cannot_be_imported_is_missing_too(kind, package, state, monkeypatch):
+    import importlib
+
+    honest = importlib.import_module
+
+    def broken(name: str, *arguments: Any) -> Any:
+        if name == package:
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return honest(name, *arguments)
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    model = model_of(CONFIG, state)
+    with pytest.raises(BackendMissing, match="cannot be imported: operator torchvision::nms"):
+        prove_import(Request("somewhere"), replace(model, source=replace(model.source, kind=kind)))
+
+
 def test_transformers_never_makes_weights_up(specimen):
     from safetensors.torch import load_file, save_file
 

@@ -7,7 +7,6 @@ and ours runs. So one model is in memory at a time, and the stages of one pictur
 from __future__ import annotations
 
 import functools
-import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from vit_deploy.errors import ImportFailed, ParityFailed, RunFailed, UsageFailed, VitDeployError
 from vit_deploy.proof.record import Proof
+from vit_deploy.proof.spool import Spool
 from vit_deploy.protocols import Silent
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ NATURAL = "pink"
 
 MAX_GENERATED = 4
 """How many generated pictures are used: each costs two eager inferences in float64."""
-
-Stages = dict[str, float]
 
 
 def prove_import(
@@ -144,7 +142,7 @@ def compare(
 
     pictures = _pictures(model, images)
     with tempfile.TemporaryDirectory(prefix="vit-deploy-proof-") as folder:
-        spool = _Spool(Path(folder))
+        spool = Spool(Path(folder))
         blank = Proof(
             library="",
             library_version="",
@@ -203,51 +201,8 @@ def _require_stages(proof: Proof, model: Model) -> None:
         )
 
 
-class _Spool:
-    """The reference's stages on the disk, and how far ours are from them."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.errors: Stages = {}
-        self.complaints: list[str] = []
-
-    def _path(self, picture: int, name: str) -> Path:
-        return self._folder / f"{picture}-{name}.npy"
-
-    def keep(self, picture: int, name: str, value: Tensor) -> None:
-        import numpy as np
-
-        np.save(self._path(picture, name), value.detach().double().contiguous().numpy())
-
-    def measure(self, picture: int, name: str, ours: Tensor) -> None:
-        """Count the stage in, if the reference has it."""
-        import numpy as np
-        import torch
-
-        path = self._path(picture, name)
-        if not path.exists():
-            return
-        reference = torch.from_numpy(np.load(path))
-        path.unlink()
-        if reference.shape != ours.shape:
-            error = math.inf
-            self.complaints.append(f"its shape is {tuple(ours.shape)} here and {tuple(reference.shape)} there")
-        else:
-            error = _relative(ours, reference)
-        self.errors[name] = max(error, self.errors.get(name, 0.0))
-
-
-def _relative(ours: Tensor, reference: Tensor) -> float:
-    """``|ours - reference| / |reference|``; infinite where that is no number."""
-    length = float(reference.norm())
-    distance = float((ours - reference).norm())
-    if not math.isfinite(length) or not math.isfinite(distance):
-        return math.inf
-    return distance / length if length else (math.inf if distance else 0.0)
-
-
 def _run_library(
-    build: Callable[[], Reference], pictures: Sequence[Tensor], spool: _Spool, progress: Progress
+    build: Callable[[], Reference], pictures: Sequence[Tensor], spool: Spool, progress: Progress
 ) -> tuple[str, str, list[str]]:
     """Put each stage of the library's model into ``spool``; gives its name and version, and what to know."""
     import torch
@@ -298,7 +253,7 @@ def _narrow_notes(library: str, mode: AllFloat64) -> list[str]:
     return [f"{library} computes {', '.join(sorted(mode.narrow))} in less than float64"]
 
 
-def _run_ours(model: Model, pictures: Sequence[Tensor], spool: _Spool, progress: Progress) -> Stages:
+def _run_ours(model: Model, pictures: Sequence[Tensor], spool: Spool, progress: Progress) -> dict[str, float]:
     """The error of each stage of ours against ``spool``."""
     import torch
 
