@@ -93,4 +93,14 @@ def _unchanged(node: ir.Node) -> ir.Value | None:
     before, after = source.shape, node.outputs[0].shape
     if before is None or after is None or len(before) != len(after) or node.outputs[0].is_graph_output():
         return None
+    if node.op_type == "Slice" and not _steps_of_one(node):
+        return None
     return source if all(map(_same, before, after)) else None
+
+
+def _steps_of_one(node: ir.Node) -> bool:
+    """Whether a ``Slice`` keeps the order: one that turns it around gives the very shape too."""
+    steps = node.inputs[4] if len(node.inputs) > 4 else None
+    if steps is None:
+        return True
+    return steps.const_value is not None and bool((steps.const_value.numpy() == 1).all())

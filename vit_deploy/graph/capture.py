@@ -128,7 +128,10 @@ def to_onnx(program: torch.export.ExportedProgram, spec: IOSpec) -> ir.Model:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the exporter's chatter and its deprecations, which a user can do nothing about, away."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("torch.onnx", "onnxscript", "torch.export", "torch.fx", "torch._dynamo")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

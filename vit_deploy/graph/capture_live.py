@@ -7,11 +7,14 @@ replaced by the lazy ones of the checkpoint afterwards, as for our own model.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import ExportFailed
 from vit_deploy.garbage import collection_off
 from vit_deploy.graph.capture import example_shapes, free_dimensions, name_dimensions, quiet, to_onnx
+from vit_deploy.weights.factory import foreign_code
 from vit_deploy.weights.probe import plain_attention
 
 if TYPE_CHECKING:
@@ -43,7 +46,9 @@ def capture_live(module: nn.Module, spec: IOSpec, config: Architecture) -> ir.Mo
         for entry, shape in zip(spec.inputs, example_shapes(spec), strict=True)
     )
     free = free_dimensions(spec)
-    with quiet(), collection_off(), plain_attention(), torch.no_grad():
+    # Before it raises, torch prints the graph so far; what it raises says the same.
+    silent = contextlib.redirect_stderr(io.StringIO())
+    with quiet(), collection_off(), plain_attention(), foreign_code(), silent, torch.no_grad():
         try:
             # The adapter takes ``*inputs``, so their shapes stand in a tuple of their own.
             program = torch.export.export(module, inputs, dynamic_shapes=(free,))

@@ -40,10 +40,13 @@ class WeightCensus:
 
         Tables of whole numbers (shapes, indices, masks) say nothing of the arithmetic.
         """
-        floating = {name: count for name, count in self.elements.items() if name not in _WHOLE}
-        if not floating:
-            return None
-        return _PRECISIONS.get(max(floating, key=lambda name: floating[name]))
+        floating = self.floating
+        return _PRECISIONS.get(max(floating, key=lambda name: floating[name])) if floating else None
+
+    @property
+    def floating(self) -> dict[str, int]:
+        """The elements that are no whole numbers, by dtype."""
+        return {name: count for name, count in self.elements.items() if name not in _WHOLE}
 
 
 def count_weights(path: Path) -> WeightCensus:

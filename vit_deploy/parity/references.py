@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vit_deploy.errors import ImportFailed
 from vit_deploy.parity.criterion import relative_errors
 from vit_deploy.parity.inputs import stacked
+from vit_deploy.weights.factory import foreign_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -109,7 +110,7 @@ def _run(module: nn.Module, inputs: Sequence[torch.Tensor], dtype: torch.dtype) 
     import torch
 
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), foreign_code():
             return module(*inputs)
     except RuntimeError as error:
         lines = str(error).splitlines() or [type(error).__name__]

@@ -179,7 +179,8 @@ def _facts(session: Any, artefact: Artefact, device: Device, options: SessionOpt
     wanted = PROVIDERS[device.kind]
     placement = _placement(session, wanted)
     census = count_weights(artefact.path)
-    if census.precision != artefact.precision:
+    # A graph without floating weights computes in the dtype of its inputs.
+    if census.floating and census.precision != artefact.precision:
         raise RunFailed(
             f"the weights of {artefact.path.name!r} are {census.precision or census.elements}",
             expected=f"{artefact.precision}, as {artefact.name} declares",

@@ -90,14 +90,15 @@ def _facts(module: Any, artefact: Artefact, device: Device, threads: int) -> Run
     tensors = [tensor for tensor in tensors if tensor.ndim and tensor.dtype.is_floating_point]
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
     precisions = {_PRECISIONS.get(dtype) for dtype in dtypes}
-    if precisions != {artefact.precision}:
+    # A module without weights computes in the dtype of its inputs.
+    if dtypes and precisions != {artefact.precision}:
         raise RunFailed(
-            f"{artefact.name} holds constants of {', '.join(sorted(dtypes)) or 'no dtype'}",
+            f"{artefact.name} holds constants of {', '.join(sorted(dtypes))}",
             expected=f"{artefact.precision} throughout, as the manifest declares",
             next_command="vit-deploy export --format torchscript",
         )
     placement = Counter(str(tensor.device) for tensor in tensors)
-    if set(placement) != {str(device)}:
+    if placement and set(placement) != {str(device)}:
         raise RunFailed(
             f"{artefact.name} has weights on {', '.join(sorted(placement))}", expected=f"all on {device}"
         )

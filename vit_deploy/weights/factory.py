@@ -6,6 +6,7 @@ Nothing here runs but by the word of the user, who typed ``py:…`` or ``--trust
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -20,7 +21,7 @@ from vit_deploy.errors import ImportFailed, nearest
 from vit_deploy.model.module_config import FACTORY, PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import nn
 
@@ -29,6 +30,13 @@ DESCRIPTIONS = ("example_inputs", "input_names", "output_names", "preprocessing"
 ``module``, or attributes of the factory, or of the module, in this order."""
 
 _FORM = f"{PREFIX}package.module:factory"
+
+
+@contextlib.contextmanager
+def foreign_code() -> Iterator[None]:
+    """What a user's code prints goes to stderr: stdout is for what a command gives."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,8 @@ def make(name: str, seed: int = 0) -> Made:
     import torch
     from torch import nn
 
-    target = _find(name)
-    with torch.random.fork_rng(devices=[]):
+    with foreign_code(), torch.random.fork_rng(devices=[]):
+        target = _find(name)
         torch.manual_seed(seed)
         returned = _called(target, name)
     inside = _inside(returned)

@@ -134,8 +134,12 @@ def _prepared(module: nn.Module, name: str) -> nn.Module:
             raise ImportFailed(
                 f"the weight {key!r} of {name} is {kind}", expected="dense floating numbers, or whole ones"
             )
-    module = module.to("cpu").eval().requires_grad_(requires_grad=False)
-    return module if any(map(is_lazy, tensors.values())) else module.float()
+    module = module.to("cpu").eval()
+    return module if any(map(is_lazy, tensors.values())) else _frozen(module)
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    return module.float().requires_grad_(requires_grad=False)
 
 
 def _initialise(module: nn.Module, example: Example) -> None:
@@ -146,7 +150,7 @@ def _initialise(module: nn.Module, example: Example) -> None:
 
     if any(map(is_lazy, module.parameters())):
         probe(module, example)
-        module.float().requires_grad_(requires_grad=False)
+        _frozen(module)
 
 
 def _example(

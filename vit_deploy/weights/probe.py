@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vit_deploy.errors import ImportFailed, UsageFailed
 from vit_deploy.model.module_config import Port, shapes_text
 from vit_deploy.weights.adapter import named_outputs
+from vit_deploy.weights.factory import foreign_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,7 +181,7 @@ def run(module: nn.Module, example: Example, tensors: Sequence[Tensor]) -> dict[
     Raises:
         ImportFailed: for outputs that are no tensors.
     """
-    with torch.no_grad(), plain_attention():
+    with torch.no_grad(), plain_attention(), foreign_code():
         if example.keywords:
             return named_outputs(module(**dict(zip(example.keywords, tensors, strict=True))))
         return named_outputs(module(*tensors))
@@ -233,6 +234,7 @@ def probe(module: nn.Module, example: Example, names: Sequence[str] = ()) -> Pro
             errors[size] = error
             continue
         outputs = _ports(found, size, names)
+        _refuse_inputs(found, example.at(size))
         depth = max(1, math.ceil(counted.count / PRODUCTS_PER_BLOCK))
         return Probed(outputs, depth, 0 if size == _TRIED_BATCH else size)
     size, cause = next(reversed(errors.items()))
@@ -270,6 +272,17 @@ def _ports(found: Mapping[str, Tensor], size: int, names: Sequence[str]) -> tupl
     return tuple(
         Port(name, tuple(tensor.shape[1:])) for name, tensor in zip(chosen, found.values(), strict=True)
     )
+
+
+def _refuse_inputs(found: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> None:
+    """A graph cannot have one value for an input and an output."""
+    for name, tensor in found.items():
+        if any(tensor.shape == given.shape and torch.equal(tensor, given) for given in inputs):
+            raise ImportFailed(
+                f"the output {name!r} is an input, unchanged",
+                expected="outputs that are computed",
+                next_command="leave that output out",
+            )
 
 
 def unsteady(module: nn.Module, example: Example, batch_size: int) -> str:
