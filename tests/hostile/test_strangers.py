@@ -34,7 +34,7 @@ def save_state(tmp_path):
         ("convnext_tiny", "a ConvNeXt"),
         ("efficientnet_b0", "an EfficientNet"),
         ("vgg11", "a convolutional network"),
-        ("mobilenet_v3_small", "an EfficientNet or a MobileNet"),
+        ("mobilenet_v3_small", "a convolutional network"),
     ],
 )
 def test_networks_of_torchvisions(save_state, refused, name, word):

@@ -57,24 +57,23 @@ def fitted(base: ViTConfig, weights: Weights, arch: str, **known: Any) -> tuple[
     Raises:
         ImportFailed: when the weights have other parts, or are those of another architecture.
     """
-    patch = size_of(weights, "patch_embed.proj.weight", 2, base.patch_size)
-    config = replace(
-        base,
-        **{
-            "patch_size": patch,
-            "in_channels": size_of(weights, "patch_embed.proj.weight", 1, base.in_channels),
-            "embed_dim": size_of(weights, "patch_embed.proj.weight", 0, base.embed_dim),
-            "depth": _depth(weights) or base.depth,
-            "mlp_dim": size_of(weights, "blocks.0.mlp.fc2.weight", 1, base.mlp_dim),
-            "num_classes": size_of(weights, "head.weight", 0, base.num_classes),
-            "representation_size": size_of(weights, "pre_logits.weight", 0, 0),
-            "image_size": _image_size(base, weights, patch),
-            **known,
-        },
-    )
-    # Against the sizes that were named: other ones may be those of another architecture.
-    named = replace(config, **{name: getattr(base, name) for name in (*_SIZES, "num_heads", "image_size")})
+    parts = {
+        "in_channels": size_of(weights, "patch_embed.proj.weight", 1, base.in_channels),
+        "num_classes": size_of(weights, "head.weight", 0, base.num_classes),
+        "representation_size": size_of(weights, "pre_logits.weight", 0, 0),
+        **{name: value for name, value in known.items() if name != "num_heads"},
+    }
+    # With the sizes that were named: other ones may be those of another architecture.
+    named = replace(base, **parts)
     require_family(weights, named)
+    sizes = {
+        "patch_size": size_of(weights, "patch_embed.proj.weight", 2, base.patch_size),
+        "embed_dim": size_of(weights, "patch_embed.proj.weight", 0, base.embed_dim),
+        "depth": _depth(weights) or base.depth,
+        "mlp_dim": size_of(weights, "blocks.0.mlp.fc2.weight", 1, base.mlp_dim),
+    }
+    image_size = _image_size(named, weights, sizes["patch_size"])
+    config = replace(named, **sizes, image_size=image_size, num_heads=known.get("num_heads", base.num_heads))
     other = [
         f"{name}={getattr(config, name)}" for name in _SIZES if getattr(config, name) != getattr(base, name)
     ]
