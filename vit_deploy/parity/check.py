@@ -2,23 +2,24 @@
 
 A verdict is about an artefact in a backend on a device: the outputs of a session are compared with
 eager PyTorch on the CPU (see :mod:`vit_deploy.parity.criterion`) at batch 1, 2 and the largest, in
-every slot of the batch.
+every slot of the batch; where the image size is free, at other sizes too.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from vit_deploy import registry
 from vit_deploy.errors import BackendMissing, HostileInput, RunFailed
-from vit_deploy.parity.criterion import LIMITS, reference_lengths, yardsticks
-from vit_deploy.parity.declared import Fault, batch_sizes, check_outputs, rounds, spec_fault
-from vit_deploy.parity.feeding import fed
+from vit_deploy.model.contract import network_is_dynamic
+from vit_deploy.parity.criterion import LIMITS
+from vit_deploy.parity.declared import Fault, batch_sizes, spec_fault
+from vit_deploy.parity.ground import Ground
 from vit_deploy.parity.inputs import Sample, make_samples
-from vit_deploy.parity.references import References
 from vit_deploy.parity.resizing import ResizeCheck
-from vit_deploy.parity.scores import Scores, Truth
+from vit_deploy.parity.scores import Scores
+from vit_deploy.parity.sizes import SizesCheck, largest
 from vit_deploy.protocols import SessionOptions, Silent
 from vit_deploy.spec import Availability, Verdict
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from vit_deploy.model.config import OutputName
     from vit_deploy.parity.criterion import Limits
     from vit_deploy.protocols import Artefact, Progress, Runtime, Session
     from vit_deploy.spec import Device
@@ -64,8 +64,9 @@ class ParityCheck:
         self.samples: tuple[Sample, ...] = make_samples(model.preprocessing, model.config, seed, images)
         self._limits = limits
         self._threads = threads
-        self._references = References(model, self.samples)
+        self._ground = Ground(model, self.samples)
         self._resizes = ResizeCheck(model, images, seed)
+        self._sizes = SizesCheck(model, seed)
 
     def judge(
         self,
@@ -112,18 +113,20 @@ class ParityCheck:
         import numpy as np
 
         limits = self._limits or LIMITS[artefact.precision]
-        truths, overflowed = self._truths(artefact, limits, progress)
+        truths, overflowed = self._ground.truths(artefact, limits, progress)
         if not all(np.isfinite(truth.exact).all() for truth in truths.values()):
             reason = "eager PyTorch itself gives NaN or Inf in float64, so there is nothing to compare with"
             return Verdict(passed=None, backend=backend, reason=reason)
         scores = Scores(self.samples, truths, limits)
         reason = ""
-        resizing: dict[str, Any] = {}
+        more: dict[str, Any] = {}
         try:
-            self._run_all(artefact, session, scores, progress)
+            self._ground.run_all(artefact, session, scores, batch_sizes(artefact.spec.batch), progress)
             reason = scores.reason()
             if artefact.spec.contract == "image" and not reason:
-                reason, resizing = self._resizes.judge(artefact.spec, session, truths, limits, progress)
+                reason, more = self._resizes.judge(artefact.spec, session, truths, limits, progress)
+            elif network_is_dynamic(artefact.spec) and not reason:
+                reason, more = self._sizes.judge(artefact, session, scores, limits, progress)
         except RunFailed as error:
             reason = error.found
         except Fault as fault:
@@ -135,51 +138,11 @@ class ParityCheck:
             passed=passed,
             backend=backend,
             reason=reason,
-            worst_ratio=scores.worst_ratio(),
-            p95_ratio=scores.p95_ratio(),
+            worst_ratio=largest(scores.worst_ratio(), "worst_ratio", more),
+            p95_ratio=largest(scores.p95_ratio(), "p95_ratio", more),
             samples=len(self.samples),
-            details={**scores.details(), **resizing, **_circumstances(artefact, session, overflowed)},
+            details={**scores.details(), **more, **_circumstances(artefact, session, overflowed)},
         )
-
-    def _truths(
-        self, artefact: Artefact, limits: Limits, progress: Progress
-    ) -> tuple[dict[str, Truth], list[str]]:
-        """What each output is compared with, and the outputs in which eager itself overflows."""
-        import numpy as np
-
-        names = cast("Sequence[OutputName]", artefact.spec.output_names)
-        exact = self._references.exact(names, progress)
-        errors = self._references.eager_errors(artefact.precision, names, progress)
-        depth = self.model.config.depth
-        truths: dict[str, Truth] = {
-            name: Truth(exact[name], yardsticks(errors[name], reference_lengths(exact[name]), limits, depth))
-            for name in names
-        }
-        return truths, [name for name in names if not np.isfinite(errors[name]).all()]
-
-    def _run_all(self, artefact: Artefact, session: Session, scores: Scores, progress: Progress) -> None:
-        """Score every sample at every batch size.
-
-        Raises:
-            RunFailed: when the backend fails.
-            Fault: when outputs are missing, misshapen or not finite.
-        """
-        plan = [
-            (size, indices)
-            for size in batch_sizes(artefact.spec.batch)
-            for indices in rounds(len(self.samples), size)
-        ]
-        progress.phase(f"{artefact.name} on {session.facts.backend}", len(plan))
-        for size, indices in plan:
-            chosen = [self.samples[index] for index in indices]
-            inputs = fed(artefact.spec, chosen, self.model.preprocessing)
-            try:
-                outputs = session.run(inputs)
-            except RunFailed as error:
-                raise RunFailed(f"at batch {size}: {error.found}") from error
-            check_outputs(outputs, artefact.spec, [self.samples[index].name for index in indices])
-            scores.add(size, indices, outputs)
-            progress.advance()
 
 
 def _choose(

@@ -25,12 +25,12 @@ def spec_fault(spec: IOSpec, config: Architecture) -> str:
     Every input in order, and every output by its name, must have the shape that the model gives them, over
     the whole range of batch sizes.
     """
+    sizes = spec.sizes if network_is_dynamic(spec) else None
     known = {
         entry.name: entry
         for name in config.output_names
-        for entry in config.io_spec((name,), spec.batch).outputs
+        for entry in config.io_spec((name,), spec.batch, sizes=sizes).outputs
     }
-    sizes = spec.sizes if network_is_dynamic(spec) else None
     plain = config.io_spec((), spec.batch, sizes=sizes)
     expected = with_inputs(plain, spec.contract, spec.sizes).inputs
     taken, right = ([entry.name for entry in inputs] for inputs in (spec.inputs, expected))
@@ -43,14 +43,19 @@ def spec_fault(spec: IOSpec, config: Architecture) -> str:
         return f"it declares the output {unknown[0]!r}, which is none of {', '.join(known)}"
     wanted = (*expected, *(known[name] for name in spec.output_names))
     for declared, meant in zip((*spec.inputs, *spec.outputs), wanted, strict=True):
-        for size in (spec.batch.minimum, spec.batch.maximum):
-            free = spec.free_at(size, spec.sizes.optimum if spec.sizes else None)
+        for free in _corners(spec):
             if declared.at(free) != meant.at(free):
                 return f"it declares {declared.name} of shape {declared.shape}, not {meant.shape}"
         right_dtypes = ("uint8",) if meant.dtype == "uint8" else ("float32", "float16")
         if declared.dtype not in right_dtypes:
             return f"it declares {declared.name} as {declared.dtype}, not {' or '.join(right_dtypes)}"
     return ""
+
+
+def _corners(spec: IOSpec) -> list[dict[str, int]]:
+    """The free sizes at the ends of the ranges."""
+    sizes = (spec.sizes.minimum, spec.sizes.maximum) if spec.sizes else (None,)
+    return [spec.free_at(batch, size) for batch in (spec.batch.minimum, spec.batch.maximum) for size in sizes]
 
 
 def batch_sizes(batch: BatchRange) -> list[int]:
@@ -69,13 +74,19 @@ def rounds(count: int, batch_size: int) -> Iterator[list[int]]:
         yield [(place + place // count) % count for place in range(start, start + batch_size)]
 
 
-def check_outputs(outputs: Mapping[str, NDArray[Any]], spec: IOSpec, samples: Sequence[str]) -> None:
+def check_outputs(
+    outputs: Mapping[str, NDArray[Any]],
+    spec: IOSpec,
+    samples: Sequence[str],
+    image_size: tuple[int, int] | None = None,
+) -> None:
     """Refuse outputs that are not exactly those declared, or not finite.
 
     Args:
         outputs: what a session gave.
         spec: what the artefact declares.
         samples: the name of the sample in each slot.
+        image_size: the size that they were given at, where it is free.
 
     Raises:
         Fault: saying which output, and where.
@@ -83,16 +94,17 @@ def check_outputs(outputs: Mapping[str, NDArray[Any]], spec: IOSpec, samples: Se
     import numpy as np
 
     size = len(samples)
+    free = spec.free_at(size, image_size)
     if set(outputs) != set(spec.output_names):
         raise Fault(
             f"it gives the outputs {', '.join(sorted(outputs)) or 'none'}, not {', '.join(spec.output_names)}"
         )
     for output in spec.outputs:
         array = outputs[output.name]
-        if array.dtype.name != output.dtype or array.shape != output.at_batch(size):
+        if array.dtype.name != output.dtype or array.shape != output.at(free):
             raise Fault(
                 f"{output.name} is {array.dtype.name} of shape {array.shape} at batch {size}, "
-                f"not {output.dtype} of shape {output.at_batch(size)}"
+                f"not {output.dtype} of shape {output.at(free)}"
             )
         finite = np.isfinite(array).reshape(size, -1)
         if not finite.all():

@@ -33,10 +33,18 @@ CHUNK = 4
 
 
 class References:
-    """Eager outputs of one model on one set of samples."""
+    """Eager outputs of one model on one set of samples.
 
-    def __init__(self, model: Model, samples: Sequence[Sample]) -> None:
+    Args:
+        model: the model.
+        samples: what it is run on.
+        exact: the model of the reference in float64, where it is another one: positions that were
+            resampled in float64, too.
+    """
+
+    def __init__(self, model: Model, samples: Sequence[Sample], exact: Model | None = None) -> None:
         self._model = model
+        self._exact_model = exact or model
         self._samples = samples
         self._exact: dict[str, Floats] = {}
         self._errors: dict[tuple[Precision, str], Floats] = {}
@@ -90,7 +98,8 @@ class References:
         """Outputs as float64, chunk by chunk; the module is dropped at the end."""
         import torch
 
-        module = self._model.eager(dtype=dtype, outputs=names)
+        model = self._exact_model if dtype == torch.float64 else self._model
+        module = model.eager(dtype=dtype, outputs=names)
         batch = self._model.config.io_spec().batch
         size = batch.minimum if batch.is_fixed else CHUNK
         for start in range(0, len(self._samples), size):

@@ -56,6 +56,11 @@ class Scores:
         self._ties = self._near_ties()
         self._top1 = {"agreed": 0, "of": 0, "near_ties": 0, "near_ties_agreed": 0}
 
+    @property
+    def sample_count(self) -> int:
+        """How many distinct inputs are judged."""
+        return len(self._samples)
+
     def _near_ties(self) -> NDArray[np.bool_] | None:
         truth = self._truths.get("logits")
         if truth is None or truth.exact.shape[-1] < 2:
