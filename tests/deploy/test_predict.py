@@ -16,7 +16,10 @@ def bundle(**artefacts: tuple[str, bool | None]) -> SimpleNamespace:
     """A bundle of artefacts by name, each with its format and verdict."""
     records = {
         name.replace("_", "-"): SimpleNamespace(
-            name=name.replace("_", "-"), format=format, parity=SimpleNamespace(passed=passed)
+            name=name.replace("_", "-"),
+            format=format,
+            parity=SimpleNamespace(passed=passed),
+            contract="pixel_values",
         )
         for name, (format, passed) in artefacts.items()
     }

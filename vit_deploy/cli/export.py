@@ -24,12 +24,13 @@ from vit_deploy.cli._output import (
 )
 from vit_deploy.cli._pictures import chosen_pictures
 from vit_deploy.cli._proof import prove_option, run_proof
+from vit_deploy.cli._shapes import picture_ranges
 from vit_deploy.errors import BackendMissing, UsageFailed
 from vit_deploy.model.architectures import DEFAULT_ARCH
 from vit_deploy.model.module_config import PREFIX, ModuleConfig
 from vit_deploy.parity.images import MAX_IMAGES
 from vit_deploy.protocols import option_fields
-from vit_deploy.spec import PRECISIONS, BatchRange
+from vit_deploy.spec import CONTRACTS, PRECISIONS, BatchRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from vit_deploy.deploy.export import Outcome
     from vit_deploy.model.kinds import Architecture
     from vit_deploy.proof import Proof
+    from vit_deploy.spec import Contract, SizeRange
 
 
 def exporter_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,6 +96,15 @@ def _flag(field: Any, takers: Sequence[str]) -> Callable[..., Any]:
     show_default=True,
     help="Declared precision of the artefacts.",
 )
+@click.option(
+    "--input",
+    "contract",
+    type=click.Choice(CONTRACTS),
+    default="pixel_values",
+    show_default=True,
+    help="What the artefacts take: normalised pixels; uint8 pictures of the model's size, normalised in the "
+    "artefact; or pictures of any size, resized and cropped in it too.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle; made where none is.")
 @click.option("--outputs", default="", help="Outputs, by comma: logits, embedding, tokens.")
 @click.option("--minShapes", "min_shapes", default="", help="Smallest input, as in trtexec: 1x3x224x224.")
@@ -127,6 +138,7 @@ def command(
     num_classes: int | None,
     formats: str,
     dtype: str,
+    contract: Contract,
     output: Path | None,
     outputs: str,
     min_shapes: str,
@@ -170,6 +182,7 @@ def command(
         proof = run_proof(request, loaded, pictures)
         note(f"proof: {proof.sentence}")
     target = output or Path(f"{_slug(model or arch or weights)}-bundle")
+    batch, pictures_of = _ranges(loaded.config, contract, min_shapes, opt_shapes, max_shapes)
     with TerminalProgress() as progress:
         outcomes = export_model(
             loaded,
@@ -177,7 +190,9 @@ def command(
             names,
             precision=dtype,  # type: ignore[arg-type]
             outputs=_words(outputs),  # type: ignore[arg-type]
-            batch=batch_range(loaded.config, min_shapes, opt_shapes, max_shapes),
+            batch=batch,
+            contract=contract,
+            picture_sizes=pictures_of,
             options={name: value for name, value in options.items() if value is not None},
             images=pictures,
             verify=verify,
@@ -211,6 +226,15 @@ def chosen_formats(text: str) -> list[str]:
         else:
             note(f"left out: {name}: {found.reason}; {found.mend}")
     return names
+
+
+def _ranges(
+    config: Architecture, contract: Contract, smallest: str, best: str, largest: str
+) -> tuple[BatchRange | None, SizeRange | None]:
+    """The batch sizes, and the sizes of pictures where they are free, that trtexec's shapes name."""
+    if contract == "pixel_values" or isinstance(config, ModuleConfig):
+        return batch_range(config, smallest, best, largest), None
+    return picture_ranges(config, contract, smallest, best, largest)
 
 
 def batch_range(config: Architecture, smallest: str, best: str, largest: str) -> BatchRange | None:
@@ -288,6 +312,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "name": outcome.name,
         "format": outcome.format,
         "dtype": outcome.precision,
+        "input": outcome.contract,
         "bytes": record.nbytes if record else None,
         "accepted": record is not None,
         "passed": verdict.passed if verdict else None,

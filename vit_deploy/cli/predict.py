@@ -15,6 +15,14 @@ from vit_deploy.cli._output import json_option, next_step, note, print_json, pri
 if TYPE_CHECKING:
     from vit_deploy.bundle import Bundle
     from vit_deploy.deploy.predict import Choice, Prediction
+    from vit_deploy.spec import Contract
+
+
+_FED: dict[Contract, str] = {
+    "pixel_values": "fed normalised pixels",
+    "uint8": "fed pictures of its size, which it normalises",
+    "image": "fed pictures as they are, which it resizes and normalises",
+}
 
 
 @click.command("predict", short_help="Classify images with an artefact of a bundle.")
@@ -26,7 +34,9 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="What runs it: ort, torchscript, trt, eager.  [default: the first this machine can run]",
 )
-@click.option("--artefact", default="", metavar="NAME", help="Which artefact, such as onnx-fp32.")
+@click.option(
+    "--artefact", default="", metavar="NAME", help="Which artefact, such as onnx-fp32 or onnx-fp32-uint8."
+)
 @click.option("--device", default="", metavar="NAME", help="cpu, cuda or cuda:1.  [default: the best there is]")
 @click.option("--top-k", default=5, show_default=True, type=click.IntRange(min=1), help="Guesses per image.")
 @code_options
@@ -44,7 +54,8 @@ def command(
 ) -> None:
     """Classify each IMAGE with an artefact of BUNDLE.
 
-    The checkpoint's own preprocessing and labels are used. An image that cannot be read is reported,
+    The checkpoint's own preprocessing and labels are used; what of the preprocessing the artefact does
+    itself is left to it. An image that cannot be read is reported,
     the others are still classified, and the command ends with exit code 6.
     """
     from vit_deploy.bundle import Bundle
@@ -81,6 +92,7 @@ def _print(predictions: list[Prediction], choice: Choice, as_json: bool) -> None
                 "artefact": choice.name,
                 "backend": choice.runtime.name,
                 "device": str(choice.device),
+                "input": choice.contract,
                 "images": [
                     {
                         "file": click.format_filename(prediction.file),
@@ -91,7 +103,7 @@ def _print(predictions: list[Prediction], choice: Choice, as_json: bool) -> None
             },
         )
         return
-    note(f"{choice.name} on {choice.runtime.name} ({choice.device})")
+    note(f"{choice.name} on {choice.runtime.name} ({choice.device}), {_FED[choice.contract]}")
     rows = [
         (click.format_filename(prediction.file), guess.label, f"{guess.score:.1%}")
         for prediction in good

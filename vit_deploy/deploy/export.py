@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vit_deploy.parity import ParityCheck
     from vit_deploy.proof import Proof
     from vit_deploy.protocols import Artefact, Exporter, Progress
-    from vit_deploy.spec import BatchRange, Contract, IOSpec, Precision
+    from vit_deploy.spec import BatchRange, Contract, IOSpec, Precision, SizeRange
     from vit_deploy.weights.imported import Model
 
 UNVERIFIED = Verdict(passed=None, reason="verification was switched off")
@@ -38,6 +38,7 @@ class Outcome:
         name: as :func:`vit_deploy.spec.artefact_name` makes it.
         format: the exporter's name.
         precision: the declared precision.
+        contract: what the artefact takes.
         record: the artefact as it stands in the bundle; ``None`` if it was not accepted.
         verdict: what the parity check found; ``None`` if there was nothing to check.
         error: why it was not accepted.
@@ -48,6 +49,7 @@ class Outcome:
     name: str
     format: str
     precision: Precision
+    contract: Contract = "pixel_values"
     record: ArtefactRecord | None = None
     verdict: Verdict | None = None
     error: VitDeployError | None = None
@@ -64,6 +66,7 @@ def export_model(
     outputs: Sequence[OutputName] = (),
     batch: BatchRange | None = None,
     contract: Contract = "pixel_values",
+    picture_sizes: SizeRange | None = None,
     options: Mapping[str, Any] | None = None,
     images: Sequence[Path] = (),
     verify: bool = True,
@@ -83,6 +86,7 @@ def export_model(
         outputs: the outputs they have; the config's default when empty.
         batch: the batch sizes they are made for.
         contract: what they take; see :mod:`vit_deploy.model.contract`.
+        picture_sizes: the sizes of pictures they are made for, where the contract is ``image``.
         options: values of the exporters' options by field name.
         images: pictures to verify with, beside the synthetic ones.
         verify: whether to verify at all; artefacts enter as ``unverified`` otherwise.
@@ -101,7 +105,7 @@ def export_model(
     if proof is not None:
         require_passed(proof)
     plain = model.config.io_spec(tuple(outputs), batch)
-    spec = contracted(plain, contract, model.config, model.preprocessing)
+    spec = contracted(plain, contract, model.config, model.preprocessing, picture_sizes)
     asked = [registry.exporter(name) for name in dict.fromkeys(formats)]
     exporters = _in_order(asked, spec, output, options or {})
     chosen = {exporter.format: exporter.Options(**values) for exporter, values in _options(exporters, options)}
@@ -196,11 +200,10 @@ class _Job:
     def run(self, exporter: Exporter) -> Outcome:
         """Export, prove and accept one artefact; what fails becomes the outcome's error."""
         name = artefact_name(exporter.format, self.precision, self.spec.contract)
-        blank = Outcome(name, exporter.format, self.precision)
         try:
             return self._run(exporter, name)
         except VitDeployError as error:
-            return Outcome(blank.name, blank.format, blank.precision, error=error)
+            return Outcome(name, exporter.format, self.precision, self.spec.contract, error=error)
 
     def _run(self, exporter: Exporter, name: str) -> Outcome:
         found = exporter.available()
@@ -225,6 +228,7 @@ class _Job:
             name,
             exporter.format,
             self.precision,
+            self.spec.contract,
             record=record,
             verdict=verdict,
             error=error,

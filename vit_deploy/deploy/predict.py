@@ -1,5 +1,8 @@
 """Classify pictures with an artefact of a bundle: choose it, open it, preprocess, softmax.
 
+How much of the preprocessing is done here follows from what the artefact takes: all of it, resize and
+crop alone, or none.
+
 Limits: only models with a head; an artefact made without the output ``logits`` classifies nothing.
 """
 
@@ -23,14 +26,14 @@ from vit_deploy.protocols import SessionOptions
 from vit_deploy.spec import Device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
 
     from vit_deploy.bundle import Bundle
     from vit_deploy.protocols import Artefact, Runtime, Session
-    from vit_deploy.spec import IOSpec
+    from vit_deploy.spec import Contract, IOSpec
 
     Array = np.ndarray[Any, Any]
 
@@ -46,6 +49,7 @@ class Choice:
         name: the artefact, or :data:`REFERENCE`.
         verified: whether a parity verdict let it in; the reference needs none.
         code: the ``package.module:factory`` that the user has named, to be imported for the reference.
+        contract: what it takes.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Choice:
     device: Device
     verified: bool
     code: str = ""
+    contract: Contract = "pixel_values"
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def choose(bundle: Bundle, *, backend: str = "", artefact: str = "", device: str
         if artefact or _passed(bundle, name):
             for runtime in registry.runtimes_for(_format(bundle, name)):
                 if runtime.available(wanted).ok:
-                    return Choice(name, runtime, wanted or runtime.devices()[0], _passed(bundle, name))
+                    return _choice(bundle, name, runtime, wanted)
     raise _unrunnable(names[-1], _format(bundle, names[-1]), wanted)
 
 
@@ -124,7 +129,13 @@ def _with_backend(bundle: Bundle, names: Sequence[str], runtime: Runtime, wanted
     state = runtime.available(wanted)
     if not state.ok:
         raise BackendMissing(f"{runtime.name} cannot be used here: {state.reason}", next_command=state.mend)
-    return Choice(fitting[0], runtime, wanted or runtime.devices()[0], _passed(bundle, fitting[0]))
+    return _choice(bundle, fitting[0], runtime, wanted)
+
+
+def _choice(bundle: Bundle, name: str, runtime: Runtime, wanted: Device | None) -> Choice:
+    contract = "pixel_values" if name == REFERENCE else bundle.records[name].contract
+    device = wanted or runtime.devices()[0]
+    return Choice(name, runtime, device, _passed(bundle, name), contract=contract)
 
 
 def _unrunnable(name: str, format: str, wanted: Device | None) -> BackendMissing:
@@ -216,12 +227,12 @@ def _classify_batch(
     errors: dict[Path, VitDeployError] = {}
     for file in files:
         try:
-            pictures[file] = _preprocess(bundle, file)
+            pictures[file] = _read(bundle, file, artefact.spec.contract)
         except (HostileInput, ImportFailed) as error:
             errors[file] = error
     by_file: dict[Path, Array] = {}
-    if pictures:
-        by_file = dict(zip(pictures, _run(session, artefact, list(pictures.values()), scored), strict=True))
+    for group in _of_one_size(pictures):
+        by_file |= zip(group, _run(session, artefact, list(group.values()), scored), strict=True)
     for file in files:
         if file in errors:
             yield Prediction(file, error=errors[file])
@@ -229,7 +240,10 @@ def _classify_batch(
             yield Prediction(file, _best(by_file[file], bundle.labels, top_k, file))
 
 
-def _preprocess(bundle: Bundle, file: Path) -> Array:
+def _read(bundle: Bundle, file: Path, contract: Contract) -> Array:
+    """A picture as an artefact of a contract takes it, without the batch."""
+    import numpy as np
+
     from vit_deploy.model.images import load_image
 
     if bundle.preprocessing is None:
@@ -238,7 +252,19 @@ def _preprocess(bundle: Bundle, file: Path) -> Array:
             expected="a model whose one input is (c, h, w)",
             next_command="give its artefact the arrays it takes, in your own code",
         )
-    return bundle.preprocessing(load_image(file, bundle.config.in_channels))
+    image = load_image(file, bundle.config.in_channels)
+    if contract == "pixel_values":
+        return bundle.preprocessing(image)
+    pixels = np.asarray(bundle.preprocessing.cut(image) if contract == "uint8" else image)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _of_one_size(pictures: Mapping[Path, Array]) -> list[dict[Path, Array]]:
+    """The pictures in groups that fit into one batch: those of one size."""
+    groups: dict[tuple[int, ...], dict[Path, Array]] = {}
+    for file, picture in pictures.items():
+        groups.setdefault(picture.shape, {})[file] = picture
+    return list(groups.values())
 
 
 def _run(session: Session, artefact: Artefact, pictures: list[Array], scored: str) -> Array:
@@ -247,7 +273,7 @@ def _run(session: Session, artefact: Artefact, pictures: list[Array], scored: st
     spec = artefact.spec.inputs[0]
     # An engine may not take so few; what is added is dropped again.
     missing = max(0, artefact.spec.batch.minimum - len(pictures))
-    batch = np.stack(pictures + [pictures[-1]] * missing).astype(spec.dtype)
+    batch = np.stack(pictures + [pictures[-1]] * missing).astype(spec.dtype, copy=False)
     return session.run({spec.name: batch})[scored][: len(pictures)]
 
 
