@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -11,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vit_deploy.errors import HostileInput, ImportFailed
+from vit_deploy.weights.hashes import sha256_later
+from vit_deploy.weights.imported import Source
 from vit_deploy.weights.safetensors_file import read_safetensors
 from vit_deploy.weights.tensors import Weights, WeightTensor, concatenate, write_safetensors
 
@@ -94,3 +99,78 @@ def test_reading_ahead_keeps_order_and_raises_in_turn():
     assert next(reads) == 1
     with pytest.raises(ZeroDivisionError):
         next(reads)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("size", [0, 1, 3, (1 << 21) // 4 + 5])
+def test_what_is_not_finite_is_counted_without_being_kept(tmp_path, monkeypatch, dtype, size):
+    """In pieces of a buffer, of which the last is not full."""
+    values = torch.randn(size).to(dtype)
+    expected = 0
+    if size > 1:
+        values[-1], values[0], expected = float("nan"), float("inf"), 2
+    safetensors.torch.save_file({"a": values, "b": torch.ones(3)}, tmp_path / "w")
+    weights = read_safetensors(tmp_path / "w")
+    assert weights["a"].nonfinite() == expected
+    assert weights["b"].nonfinite() == 0
+    monkeypatch.setattr(WeightTensor, "read", lambda self: pytest.fail("was read"))
+    joined = concatenate("ab", [weights["b"], weights["a"]]).renamed("c")
+    assert joined.nonfinite() == expected
+    turned = weights["b"].rearranged("t", (3, 1), lambda tensor: tensor[:, None])
+    assert turned.nonfinite() == 0
+    if dtype != torch.float64:  # of which the rounded values are looked at
+        assert joined.as_float32().nonfinite() == expected
+
+
+def test_float64_may_overflow():
+    assert _weights({"a": torch.tensor([1e300], dtype=torch.float64)})["a"].nonfinite() == 0
+    assert _weights({"a": torch.tensor([1e300], dtype=torch.float64)}).as_float32()["a"].nonfinite() == 1
+
+
+def test_a_file_that_is_changed_in_place(tmp_path):
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file({"a": torch.ones(8)}, path)
+    weights = read_safetensors(path)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(HostileInput, match="the file has changed"):
+        weights["a"].nonfinite()
+
+
+def test_parts_of_a_stack():
+    stack = torch.arange(24.0).reshape(4, 2, 3)
+    weight = _weights({"a": stack})["a"]
+    assert torch.equal(weight.at(2, "b").read(), stack[2])
+    assert weight.at(2, "b").shape == (2, 3)
+
+
+def test_a_name_twice():
+    one, same, other = (_weights({"a": torch.full((2,), value)})["a"] for value in (1.0, 1.0, 2.0))
+    assert len(Weights([one, same])) == 1
+    with pytest.raises(HostileInput, match="'a' twice, with different values"):
+        Weights([one, other])
+
+
+def test_nothing_is_hashed_before_it_is_asked_for(tmp_path, monkeypatch):
+    path = tmp_path / "w"
+    path.write_bytes(b"weights")
+    source = Source("timm", "vit", sha256_later(path))
+    assert replace(source, sha256="0" * 64).sha256 == "0" * 64
+    assert source.sha256 == hashlib.sha256(b"weights").hexdigest()
+    path.unlink()
+    assert source.sha256 == source.sha256  # it is known now
+    assert Source("timm", "vit", source.sha256) == source
+
+
+def test_a_file_that_is_changed_before_it_is_hashed(tmp_path):
+    path = tmp_path / "w"
+    path.write_bytes(b"weights")
+    changed, gone = Source("timm", "vit", sha256_later(path)), Source("timm", "vit", sha256_later(path))
+    path.write_bytes(b"others!!")
+    with pytest.raises(HostileInput, match="is no longer the checkpoint that was loaded"):
+        _ = changed.sha256
+    path.unlink()
+    with pytest.raises(HostileInput, match="No such file"):
+        _ = gone.sha256
