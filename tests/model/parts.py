@@ -32,6 +32,8 @@ PARTS: dict[str, dict[str, Any]] = {
         "activation": "quick_gelu",
     },
     "attention pooling": {"class_token": False, "pool": "map", "num_classes": 0, "pool_mlp_dim": 90},
+    "biased projection": {"projection_dim": 11, "projection_bias": True},
+    "attention pooling over patches": {"pool": "map", "pool_prefix": False},
     "attention pooling, fewer heads": {"pool": "map", "pool_heads": 3, "activation": "gelu_tanh"},
     "gated": {"gated_mlp": True, "mlp_norm": True, "attn_norm": True, "qk_norm": True, "activation": "silu"},
     "no biases": {"mlp_bias": False, "proj_bias": False, "head_bias": False, "activation": "relu"},

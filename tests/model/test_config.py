@@ -153,12 +153,3 @@ def test_an_unknown_architecture_is_a_usage_error_with_the_nearest():
     with pytest.raises(UsageFailed, match="did you mean 'vit_base_patch16_224'") as error:
         named_config("vit_bas_patch16_224")
     assert error.value.next_command == "vit-deploy models"
-
-
-def test_every_name_says_its_patch_and_resolution():
-    for name, config in NAMED_CONFIGS.items():
-        family, *_, patch, pixels = name.split("_")
-        assert patch == f"patch{config.patch_size}"
-        assert config.image_size == (int(pixels), int(pixels))
-        assert config.distillation_head == config.distillation_token == ("distilled" in name)
-        assert family in {"vit", "deit"}

@@ -47,7 +47,7 @@ def _block_parameters(config: ViTConfig) -> int:
 
 def _head_parameters(config: ViTConfig) -> int:
     dim, classes, wide = config.embed_dim, config.num_classes, config.embedding_dim
-    total = config.projection_dim * wide
+    total = config.projection_dim * (wide + config.projection_bias)
     if config.pool == "map":
         mlp = config.pool_mlp_dim or config.mlp_dim
         total += dim + 4 * dim * (dim + 1) + 2 * dim + mlp * (dim + 1) + dim * (mlp + 1)
@@ -72,7 +72,8 @@ def count_macs(config: ViTConfig) -> int:
 
 
 def _head_macs(config: ViTConfig) -> int:
-    dim, tokens = config.embed_dim, config.num_tokens
+    dim = config.embed_dim
+    tokens = config.num_tokens if config.pool_prefix else config.num_patches
     outputs = set(config.default_outputs)
     if outputs == {"tokens"}:
         return 0

@@ -192,5 +192,5 @@ def _own_macs(module: nn.Module, input_shape: Shape, output_shape: Shape) -> int
         return 2 * batch * tokens * tokens * dim
     if isinstance(module, AttentionPool):
         batch, tokens, dim = input_shape
-        return 2 * batch * tokens * dim
+        return 2 * batch * (tokens - module.num_left_out) * dim
     return 0
