@@ -62,7 +62,8 @@ def _before_heads(value: ir.Value | None) -> tuple[ir.Value, int] | None:
         return None
     if len(source.shape) != 3 or len(split.shape) != 4 or not isinstance(split.shape[2], int):
         return None
-    return source, split.shape[2]
+    # Heads may be split off the last axis only: a module may cut its tokens up on the way.
+    return (source, split.shape[2]) if source.shape[:2] == split.shape[:2] else None
 
 
 def _after_heads(value: ir.Value) -> ir.Value | None:
@@ -75,7 +76,9 @@ def _after_heads(value: ir.Value) -> ir.Value | None:
     if apart.is_graph_output() or len(nodes) != 1 or nodes[0].op_type != "Reshape":
         return None
     merged = nodes[0].outputs[0]
-    return merged if merged.shape is not None and len(merged.shape) == 3 else None
+    if merged.shape is None or apart.shape is None or len(merged.shape) != 3:
+        return None
+    return merged if merged.shape[:2] == apart.shape[:2] else None
 
 
 def _swaps_heads(node: ir.Node) -> bool:

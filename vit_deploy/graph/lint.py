@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vit_deploy.errors import ExportFailed
+from vit_deploy.graph.capture import CAPTURE_OPSET
 from vit_deploy.graph.expected import expected_operators, pooled_movement
 from vit_deploy.model.config import ViTConfig
 
@@ -65,6 +66,12 @@ def lint(model: ir.Model, config: Architecture, spec: IOSpec) -> GraphFacts:
     ]
     if isinstance(config, ViTConfig):
         problems += [*_wrong_operators(facts, config, spec), *_stray_movement(model, spec)]
+    if problems and not isinstance(config, ViTConfig) and facts.opset < CAPTURE_OPSET:
+        raise ExportFailed(
+            f"the module has operators that opset {facts.opset} lacks: {'; '.join(problems)}",
+            expected=f"opset {CAPTURE_OPSET}, or a module of older operators",
+            next_command=f"export with --opset {CAPTURE_OPSET}",
+        )
     if problems:
         raise ExportFailed(
             f"the exported graph breaks {len(problems)} rule(s): {'; '.join(problems)}",
