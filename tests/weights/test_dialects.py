@@ -209,13 +209,25 @@ def test_moving_average(load, state, other, raw, average):
     assert is_(load({average: other}), other)
 
 
+def test_the_moving_average_in_a_directory(save_timm, move_weights):
+    directory, module = save_timm(safe=False)
+    raw = {name: value.clone() for name, value in module.state_dict().items()}
+    average = dict(move_weights(module, 9).state_dict())
+    torch.save({"state_dict": raw, "state_dict_ema": average}, directory / "pytorch_model.bin")
+    model = load_model(str(directory))
+    assert is_(model, raw)
+    assert any("--use-ema takes it" in note for note in model.notes)
+    assert is_(load_model(str(directory), use_ema=True), average)
+
+
 def test_a_moving_average_that_is_not_there(load, state, save_timm):
     with pytest.raises(ImportFailed, match="no moving average"):
         load({"model": state}, use_ema=True)
     directory, _ = save_timm()
-    for reference in (str(directory), "vit_tiny_patch16_224"):
-        with pytest.raises(UsageFailed, match="--use-ema goes with a checkpoint file"):
-            load_model(reference, use_ema=True)
+    with pytest.raises(ImportFailed, match="no moving average"):
+        load_model(str(directory), use_ema=True)
+    with pytest.raises(UsageFailed, match="--use-ema goes with a checkpoint"):
+        load_model("vit_tiny_patch16_224", use_ema=True)
 
 
 @pytest.mark.parametrize(

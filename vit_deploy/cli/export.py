@@ -25,6 +25,7 @@ from vit_deploy.cli._output import (
 from vit_deploy.cli._pictures import chosen_pictures
 from vit_deploy.cli._proof import prove_option, run_proof
 from vit_deploy.cli._shapes import picture_ranges
+from vit_deploy.cli._weights import tell_notes, use_ema_option
 from vit_deploy.errors import BackendMissing, UsageFailed
 from vit_deploy.model.architectures import DEFAULT_ARCH
 from vit_deploy.model.module_config import PREFIX, ModuleConfig
@@ -121,6 +122,7 @@ def _flag(field: Any, takers: Sequence[str]) -> Callable[..., Any]:
 @click.option("--verify/--no-verify", default=True, help="Prove each artefact equal to eager PyTorch.")
 @prove_option
 @click.option("--allow-nonfinite", is_flag=True, help="Take weights that hold NaN or Inf.")
+@use_ema_option
 @click.option(
     "--seed",
     type=int,
@@ -149,6 +151,7 @@ def command(
     verify: bool,
     prove: bool,
     allow_nonfinite: bool,
+    use_ema: bool,
     seed: int,
     as_json: bool,
     **options: Any,
@@ -171,14 +174,16 @@ def command(
         num_classes=num_classes,
         allow_nonfinite=allow_nonfinite,
         seed=seed,
+        use_ema=use_ema,
         input_shape=input_shape,
     )
+    tell_notes(loaded)
     if loaded.source.kind == "random":
         warn(f"{model} is an architecture: its weights are random (seed {seed}); give --weights or a directory")
     pictures = chosen_pictures(images, max_images)
     proof = None
     if prove:
-        request = Request(model, arch, Path(weights) if weights else None, num_classes, seed)
+        request = Request(model, arch, Path(weights) if weights else None, num_classes, seed, use_ema=use_ema)
         proof = run_proof(request, loaded, pictures)
         note(f"proof: {proof.sentence}")
     target = output or Path(f"{_slug(model or arch or weights)}-bundle")

@@ -22,6 +22,7 @@ from vit_deploy.cli._proof import (
     prove_option,
     run_proof,
 )
+from vit_deploy.cli._weights import tell_notes, use_ema_option
 from vit_deploy.errors import UsageFailed
 from vit_deploy.parity.images import MAX_IMAGES
 
@@ -47,6 +48,7 @@ LATER_BLOCK = re.compile(r"blocks\.[1-9]\d*\.")
     "--depth", default=3, show_default=True, type=click.IntRange(min=0), help="How deep the layers are shown."
 )
 @click.option("--allow-nonfinite", is_flag=True, help="Take weights that hold NaN or Inf.")
+@use_ema_option
 @prove_option
 @click.option("--images", type=click.Path(path_type=Path), help="A folder of pictures to prove with.")
 @click.option(
@@ -64,6 +66,7 @@ def command(
     batch_size: int,
     depth: int,
     allow_nonfinite: bool,
+    use_ema: bool,
     prove: bool,
     images: Path | None,
     max_images: int,
@@ -90,16 +93,19 @@ def command(
     from vit_deploy.weights import load_model
     from vit_deploy.weights.request import Request
 
-    model = load_model(target, arch=arch, allow_nonfinite=allow_nonfinite, input_shape=input_shape)
+    model = load_model(
+        target, arch=arch, allow_nonfinite=allow_nonfinite, use_ema=use_ema, input_shape=input_shape
+    )
+    tell_notes(model)
     pictures = chosen_pictures(images, max_images)
-    proof = run_proof(Request(target, arch), model, pictures) if prove else None
+    proof = run_proof(Request(target, arch, use_ema=use_ema), model, pictures) if prove else None
     _show_model(model, proof, batch_size, depth, as_json)
     if proof is not None:
         require_passed(proof)
     given = f" --arch {shlex.quote(arch)}" if arch else ""
     given += f" --input-shape {input_shape}" if input_shape else ""
     given += f" --input-shape {shlex.quote(input_shape)}" if input_shape else ""
-    kept = " --prove" if prove else ""
+    kept = (" --use-ema" if use_ema else "") + (" --prove" if prove else "")
     next_step(f"vit-deploy export -m {shlex.quote(target)}{given} --format onnx{kept}")
 
 

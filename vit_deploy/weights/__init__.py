@@ -54,7 +54,7 @@ def load_model(
         num_classes: of random weights; for a checkpoint, what it must have.
         allow_nonfinite: accept NaN and Inf in the weights.
         seed: of random weights.
-        use_ema: take the moving average (EMA) of the weights where a checkpoint file has one; without it
+        use_ema: take the moving average (EMA) of the weights that a checkpoint has; without it
             the trained weights themselves are taken, and a note says so.
         input_shape: of a module that comes with no example: ``3x224x224``, without the batch.
         image_size: ``(height, width)`` in pixels, for which positions are resampled as the checkpoint's
@@ -116,10 +116,10 @@ def _require_sense(request: Request) -> None:
 
 
 def _require_file_for_ema(request: Request) -> None:
-    if request.use_ema and not checkpoint.detects(request):
+    if request.use_ema and (random.detects(request) or native.detects(request) or module.detects(request)):
         raise UsageFailed(
-            f"--use-ema goes with a checkpoint file, and {request.reference!r} is none",
-            expected="a file that a training script wrote, with --arch",
+            f"--use-ema goes with a checkpoint, and {request.reference!r} is none",
+            expected="what a training script wrote",
             next_command="leave --use-ema out",
         )
 

@@ -97,7 +97,7 @@ def read_file(path: Path) -> Weights:
 
 
 def read_directory_weights(
-    directory: Path, names: Sequence[str] = WEIGHT_NAMES
+    directory: Path, names: Sequence[str] = WEIGHT_NAMES, *, use_ema: bool = False
 ) -> tuple[Weights, Callable[[], str]]:
     """The weights in a checkpoint's directory, unread and unwrapped, and what computes their SHA-256.
 
@@ -106,6 +106,7 @@ def read_directory_weights(
     Args:
         directory: of the checkpoint.
         names: of the files of weights that are looked for, in this order.
+        use_ema: take the moving average of the weights where there is one.
 
     Raises:
         ImportFailed: when there are none, or a shard is missing.
@@ -113,11 +114,11 @@ def read_directory_weights(
     """
     for name in names:
         if (directory / name).is_file():
-            return read_checkpoint_file(directory / name), sha256_later(directory / name)
+            return read_checkpoint_file(directory / name, use_ema=use_ema), sha256_later(directory / name)
     for name in INDEX_NAMES:
         if (directory / name).is_file():
             weights, sha256 = _read_shards(directory / name)
-            return unwrap(weights), sha256
+            return unwrap(weights, use_ema=use_ema), sha256
     raise ImportFailed(
         f"there are no weights in {str(directory)!r}",
         expected=f"one of {', '.join((*names, *INDEX_NAMES))}",

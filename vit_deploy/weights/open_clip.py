@@ -104,7 +104,9 @@ def load(request: Request) -> Model:
     described = entries.fields("model_cfg")
     tower = described.fields("vision_cfg")
     config = tower_config(described)
-    raw, sha256 = read_directory_weights(request.path, (*OPEN_CLIP_WEIGHTS, *_OTHER_WEIGHTS))
+    raw, sha256 = read_directory_weights(
+        request.path, (*OPEN_CLIP_WEIGHTS, *_OTHER_WEIGHTS), use_ema=request.use_ema
+    )
     weights = translate(raw, config)
     if "timm_model_name" in tower:
         config = _with_projection(config, weights)

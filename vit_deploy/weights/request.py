@@ -17,7 +17,7 @@ class Request:
         weights: a bare checkpoint file for the architecture that ``reference`` names.
         num_classes: the number of classes; the checkpoint's own when ``None``.
         seed: of random weights.
-        use_ema: take the moving average of the weights where a checkpoint file has one.
+        use_ema: take the moving average of the weights that a training script's checkpoint has.
         name: what the owner of the checkpoint calls it, where that is known (a hub name).
         image_size: ``(height, width)`` to be resampled to; the checkpoint's own when ``None``.
         input_shape: of a module: ``3x224x224``, or ``image:3x224x224,state:8``, without the batch.

@@ -51,7 +51,7 @@ def load(request: Request) -> Model:
     base = named_architecture(arch)
     # Before timm 0.9 the config was the pretrained_cfg itself.
     pretrained = entries.fields("pretrained_cfg") if "pretrained_cfg" in entries else entries
-    raw, sha256 = read_directory_weights(request.path)
+    raw, sha256 = read_directory_weights(request.path, use_ema=request.use_ema)
     require_vit(raw)
     args = _arguments(arch, entries, pretrained, base, raw)
     config, weights = _fitted(config_from_arguments(arch, args), raw, translate(raw))
@@ -62,6 +62,7 @@ def load(request: Request) -> Model:
         preprocessing=Preprocessing.from_timm(pretrained.data, config),
         labels=_labels(entries, pretrained, config.num_classes),
         source=Source("timm", request.name or arch, sha256),
+        notes=raw.notes,
     )
 
 

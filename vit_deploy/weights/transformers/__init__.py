@@ -57,7 +57,7 @@ def load(request: Request) -> Model:
     """
     entries = read_json(request.path / CONFIG_NAME)
     family = reading.family_of(entries)
-    raw, sha256 = read_directory_weights(request.path)
+    raw, sha256 = read_directory_weights(request.path, use_ema=request.use_ema)
     name = reading.class_named(entries, family, raw)
     reading.check_family(raw, family, entries)
     config, weights = reading.read_class(raw, family, name, entries)
