@@ -56,6 +56,21 @@ def test_equal(make, relative_error, run64, arch, layout, sizes, save):
     assert model.config.num_heads == 4
 
 
+@pytest.mark.parametrize("size", [24, 48])
+def test_another_resolution(make, move_weights, relative_error, run64, size):
+    """timm's loader of these files resamples otherwise than the rest of timm."""
+    import timm
+
+    path, _ = make("vit_base_patch16_224", AUGREG)
+    twin = move_weights(
+        timm.create_model("vit_base_patch16_224", **{**SIZES, "img_size": size}, num_classes=7), 4
+    )
+    twin.load_pretrained(path)
+    model = load_model(path, arch="vit_base_patch16_224", image_size=(size, size))
+    expected = twin.pos_embed.detach()
+    assert torch.allclose(model.weights["pos_embed"].read(), expected, rtol=0, atol=1e-6)
+
+
 def test_heads_are_read_off_the_shapes(make):
     """The architecture has twelve; a wrong number would load, and give something else."""
     path, _ = make("vit_base_patch16_224", AUGREG, num_heads=6)

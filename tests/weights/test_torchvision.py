@@ -159,6 +159,14 @@ def test_positions_are_resampled_as_torchvision_does(size):
     assert torch.equal(found, expected[0, 1:])
 
 
+@pytest.mark.parametrize("size", [24, 64])
+def test_another_resolution(save, size):
+    path, module = save()
+    state = models.vision_transformer.interpolate_embeddings(size, 8, module.float().state_dict())
+    model = load_model(str(path), arch="vit_b_16", image_size=(size, size))
+    assert torch.allclose(model.weights["pos_embed"].read(), state["encoder.pos_embedding"], rtol=0, atol=1e-6)
+
+
 WEIGHTS = [
     (name, tag, entry)
     for name in ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")

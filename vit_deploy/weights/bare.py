@@ -57,7 +57,7 @@ def fitted(base: ViTConfig, weights: Weights, arch: str, **known: Any) -> tuple[
     Raises:
         ImportFailed: when the weights have other parts, or are those of another architecture.
     """
-    parts = {
+    parts: dict[str, Any] = {
         "in_channels": size_of(weights, "patch_embed.proj.weight", 1, base.in_channels),
         "num_classes": size_of(weights, "head.weight", 0, base.num_classes),
         "representation_size": size_of(weights, "pre_logits.weight", 0, 0),
@@ -66,7 +66,7 @@ def fitted(base: ViTConfig, weights: Weights, arch: str, **known: Any) -> tuple[
     # With the sizes that were named: other ones may be those of another architecture.
     named = replace(base, **parts)
     require_family(weights, named)
-    sizes = {
+    sizes: dict[str, Any] = {
         "patch_size": size_of(weights, "patch_embed.proj.weight", 2, base.patch_size),
         "embed_dim": size_of(weights, "patch_embed.proj.weight", 0, base.embed_dim),
         "depth": _depth(weights) or base.depth,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import ImportFailed
 from vit_deploy.weights.bare import Bare, fitted
@@ -133,7 +133,11 @@ def read(weights: Weights, base: ViTConfig, arch: str, num_classes: int | None) 
     translated = Weights(_joined(translate(inside))).as_float32()
     heads = _heads(inside, "Transformer/encoderblock")
     headless = "head.weight" not in translated
-    known = {"num_heads": heads or base.num_heads, "position_scope": _scope(inside, translated, base)}
+    known: dict[str, Any] = {
+        "num_heads": heads or base.num_heads,
+        "position_scope": _scope(inside, translated, base),
+        "position_resampling": "bilinear",  # of timm's loader of these files
+    }
     pool_heads = _heads(inside, "MAPHead_0")
     if pool_heads:
         known["pool_heads"] = 0 if pool_heads == known["num_heads"] else pool_heads
