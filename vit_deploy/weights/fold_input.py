@@ -36,20 +36,21 @@ def fold_input(weights: Weights, preprocessing: Preprocessing) -> Weights:
 
 def folded_weight(weight: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     """``(d, c, s1, s2)`` in float64."""
-    import torch
-
-    std = torch.tensor(preprocessing.std, dtype=torch.float64)
-    return weight.double() * (preprocessing.rescale_factor / std).view(1, -1, 1, 1)
+    return weight.double() * (preprocessing.rescale_factor / _constant(preprocessing.std)).view(1, -1, 1, 1)
 
 
 def folded_bias(weight: torch.Tensor, bias: torch.Tensor | None, preprocessing: Preprocessing) -> torch.Tensor:
     """``(d,)`` in float64."""
-    import torch
-
     from vit_deploy.model.input_stage import MIDDLE
 
-    mean = torch.tensor(preprocessing.mean, dtype=torch.float64)
-    std = torch.tensor(preprocessing.std, dtype=torch.float64)
+    mean, std = _constant(preprocessing.mean), _constant(preprocessing.std)
     zero = (mean - MIDDLE * preprocessing.rescale_factor) / std
     taken = weight.double().sum(dim=(2, 3)) @ zero
     return -taken if bias is None else bias.double() - taken
+
+
+def _constant(values: tuple[float, ...]) -> torch.Tensor:
+    """The very numbers that :meth:`Preprocessing.normalise` has: float32, here in float64."""
+    import torch
+
+    return torch.tensor(values, dtype=torch.float32).double()
