@@ -34,8 +34,8 @@ _model_option: Callable[[Any], Any] = click.option(
     "-m",
     "--model",
     default="",
-    metavar="py:PACKAGE.MODULE:FACTORY",
-    help="The code that the bundle was made from, where it was made from a py: module.",
+    metavar="py:CODE",
+    help="The code that the bundle was made from, py:package.module:factory, where it was made from any.",
 )
 
 
