@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -25,6 +26,7 @@ from vit_deploy.cli._output import (
 from vit_deploy.cli._pictures import chosen_pictures
 from vit_deploy.cli._proof import prove_option, run_proof
 from vit_deploy.cli._shapes import picture_ranges
+from vit_deploy.cli._sizes import dynamic_option, dynamic_ranges, image_size_option
 from vit_deploy.cli._weights import tell_notes, use_ema_option
 from vit_deploy.errors import BackendMissing, UsageFailed
 from vit_deploy.model.architectures import DEFAULT_ARCH
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from vit_deploy.model.kinds import Architecture
     from vit_deploy.proof import Proof
     from vit_deploy.spec import Contract, SizeRange
+    from vit_deploy.weights.imported import Model
 
 
 def exporter_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,7 +110,9 @@ def _flag(field: Any, takers: Sequence[str]) -> Callable[..., Any]:
     "artefact; or pictures of any size, resized and cropped in it too.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle; made where none is.")
-@click.option("--outputs", default="", help="Outputs, by comma: logits, embedding, tokens.")
+@click.option("--outputs", default="", help="Outputs, by comma: logits, embedding, tokens, image_embeds.")
+@image_size_option
+@dynamic_option
 @click.option("--minShapes", "min_shapes", default="", help="Smallest input, as in trtexec: 1x3x224x224.")
 @click.option("--optShapes", "opt_shapes", default="", help="Input to be fastest at.")
 @click.option("--maxShapes", "max_shapes", default="", help="Largest input.  [default: 8x3x224x224]")
@@ -143,6 +148,8 @@ def command(
     contract: Contract,
     output: Path | None,
     outputs: str,
+    image_size: tuple[int, int] | None,
+    dynamic: bool,
     min_shapes: str,
     opt_shapes: str,
     max_shapes: str,
@@ -167,7 +174,8 @@ def command(
     from vit_deploy.weights.request import Request
 
     model = model or (DEFAULT_ARCH if not arch and not weights else "")
-    loaded = load_model(
+    loading = functools.partial(
+        load_model,
         model,
         arch=arch,
         weights=weights,
@@ -177,6 +185,7 @@ def command(
         use_ema=use_ema,
         input_shape=input_shape,
     )
+    loaded = loading(image_size=image_size)
     tell_notes(loaded)
     if loaded.source.kind == "random":
         warn(f"{model} is an architecture: its weights are random (seed {seed}); give --weights or a directory")
@@ -184,10 +193,11 @@ def command(
     proof = None
     if prove:
         request = Request(model, arch, Path(weights) if weights else None, num_classes, seed, use_ema=use_ema)
-        proof = run_proof(request, loaded, pictures)
+        # The import is proved at the checkpoint's own size: resampling comes after it.
+        proof = run_proof(request, loading() if image_size else loaded, pictures)
         note(f"proof: {proof.sentence}")
     target = output or Path(f"{_slug(model or arch or weights)}-bundle")
-    batch, pictures_of = _ranges(loaded.config, contract, min_shapes, opt_shapes, max_shapes)
+    batch, pictures_of, sizes = _ranges(loaded, contract, (min_shapes, opt_shapes, max_shapes), dynamic=dynamic)
     with TerminalProgress() as progress:
         outcomes = export_model(
             loaded,
@@ -198,6 +208,7 @@ def command(
             batch=batch,
             contract=contract,
             picture_sizes=pictures_of,
+            image_sizes=sizes,
             options={name: value for name, value in options.items() if value is not None},
             images=pictures,
             verify=verify,
@@ -234,12 +245,15 @@ def chosen_formats(text: str) -> list[str]:
 
 
 def _ranges(
-    config: Architecture, contract: Contract, smallest: str, best: str, largest: str
-) -> tuple[BatchRange | None, SizeRange | None]:
-    """The batch sizes, and the sizes of pictures where they are free, that trtexec's shapes name."""
-    if contract == "pixel_values" or isinstance(config, ModuleConfig):
-        return batch_range(config, smallest, best, largest), None
-    return picture_ranges(config, contract, smallest, best, largest)
+    model: Model, contract: Contract, shapes: tuple[str, str, str], *, dynamic: bool
+) -> tuple[BatchRange | None, SizeRange | None, SizeRange | None]:
+    """What trtexec's shapes name: the batch sizes; the sizes of pictures and of images where they are free."""
+    if dynamic:
+        batch, sizes = dynamic_ranges(model.vit_config, contract, *shapes)
+        return batch, None, sizes
+    if contract == "pixel_values" or isinstance(model.config, ModuleConfig):
+        return batch_range(model.config, *shapes), None, None
+    return *picture_ranges(model.config, contract, *shapes), None
 
 
 def batch_range(config: Architecture, smallest: str, best: str, largest: str) -> BatchRange | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from dataclasses import asdict
@@ -22,9 +23,11 @@ from vit_deploy.cli._proof import (
     prove_option,
     run_proof,
 )
+from vit_deploy.cli._sizes import image_size_option
 from vit_deploy.cli._weights import tell_notes, use_ema_option
 from vit_deploy.errors import UsageFailed
 from vit_deploy.parity.images import MAX_IMAGES
+from vit_deploy.spec import size_text
 
 if TYPE_CHECKING:
     from vit_deploy.bundle import Bundle
@@ -41,6 +44,7 @@ LATER_BLOCK = re.compile(r"blocks\.[1-9]\d*\.")
 @click.argument("target", metavar="MODEL|BUNDLE")
 @click.option("--arch", default="", metavar="NAME", help="The architecture of a checkpoint file.")
 @input_shape_option
+@image_size_option
 @click.option(
     "--batch-size", default=1, show_default=True, type=click.IntRange(1, 2**16), help="Images in one inference."
 )
@@ -63,6 +67,7 @@ def command(
     target: str,
     arch: str,
     input_shape: str,
+    image_size: tuple[int, int] | None,
     batch_size: int,
     depth: int,
     allow_nonfinite: bool,
@@ -85,6 +90,12 @@ def command(
         bundle = Bundle.open(target)
         if prove:
             raise no_checkpoint_in(bundle)
+        if image_size:
+            raise UsageFailed(
+                f"{target!r} is a bundle, whose image size is what it was exported at",
+                expected="--image-size with a model",
+                next_command=f"vit-deploy export -m {shlex.quote(target)} --image-size {size_text(image_size)}",
+            )
         _inspect_bundle(bundle, as_json)
         return
     if images and not prove:
@@ -93,18 +104,26 @@ def command(
     from vit_deploy.weights import load_model
     from vit_deploy.weights.request import Request
 
-    model = load_model(
-        target, arch=arch, allow_nonfinite=allow_nonfinite, use_ema=use_ema, input_shape=input_shape
+    loading = functools.partial(
+        load_model,
+        target,
+        arch=arch,
+        allow_nonfinite=allow_nonfinite,
+        use_ema=use_ema,
+        input_shape=input_shape,
     )
+    model = loading(image_size=image_size)
     tell_notes(model)
     pictures = chosen_pictures(images, max_images)
-    proof = run_proof(Request(target, arch, use_ema=use_ema), model, pictures) if prove else None
+    # The import is proved at the checkpoint's own size: resampling comes after it.
+    proved = loading() if prove and image_size else model
+    proof = run_proof(Request(target, arch, use_ema=use_ema), proved, pictures) if prove else None
     _show_model(model, proof, batch_size, depth, as_json)
     if proof is not None:
         require_passed(proof)
     given = f" --arch {shlex.quote(arch)}" if arch else ""
-    given += f" --input-shape {input_shape}" if input_shape else ""
     given += f" --input-shape {shlex.quote(input_shape)}" if input_shape else ""
+    given += f" --image-size {size_text(image_size)}" if image_size else ""
     kept = (" --use-ema" if use_ema else "") + (" --prove" if prove else "")
     next_step(f"vit-deploy export -m {shlex.quote(target)}{given} --format onnx{kept}")
 
@@ -241,6 +260,9 @@ def _print_bundle(bundle: Bundle, problems: dict[str, str]) -> None:
         [_artefact_cells(entry, problems[name]) for name, entry in bundle.records.items()],
     )
     for name, entry in bundle.records.items():
+        if entry.sizes:
+            least, most = size_text(entry.sizes.minimum), size_text(entry.sizes.maximum)
+            note(f"{name}: takes heights and widths of {least} to {most}")
         facts = ", ".join(f"{key} {value}" for key, value in entry.facts.items() if _is_plain(value))
         if facts:
             note(f"{name}: {facts}")

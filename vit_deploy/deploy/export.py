@@ -67,6 +67,7 @@ def export_model(
     batch: BatchRange | None = None,
     contract: Contract = "pixel_values",
     picture_sizes: SizeRange | None = None,
+    image_sizes: SizeRange | None = None,
     options: Mapping[str, Any] | None = None,
     images: Sequence[Path] = (),
     verify: bool = True,
@@ -87,6 +88,8 @@ def export_model(
         batch: the batch sizes they are made for.
         contract: what they take; see :mod:`vit_deploy.model.contract`.
         picture_sizes: the sizes of pictures they are made for, where the contract is ``image``.
+        image_sizes: the sizes that the network itself takes, as :func:`vit_deploy.model.sizes.size_range`
+            gives them; the model's own alone when ``None``.
         options: values of the exporters' options by field name.
         images: pictures to verify with, beside the synthetic ones.
         verify: whether to verify at all; artefacts enter as ``unverified`` otherwise.
@@ -104,7 +107,7 @@ def export_model(
     """
     if proof is not None:
         require_passed(proof)
-    plain = model.config.io_spec(tuple(outputs), batch)
+    plain = model.config.io_spec(tuple(outputs), batch, sizes=image_sizes)
     spec = contracted(plain, contract, model.config, model.preprocessing, picture_sizes)
     asked = [registry.exporter(name) for name in dict.fromkeys(formats)]
     exporters = _in_order(asked, spec, output, options or {})

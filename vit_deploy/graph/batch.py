@@ -59,7 +59,7 @@ def _target(before: Sequence[Size], after: Sequence[Size]) -> list[int] | None:
     if len(moved) > 1:
         return None
     rest = (moved or free[:1])[:1]
-    return [-1 if axis in rest else 0 if axis in free else int(dim) for axis, dim in enumerate(after)]
+    return [dim if isinstance(dim, int) else -1 if axis in rest else 0 for axis, dim in enumerate(after)]
 
 
 def _same(left: Size, right: Size) -> bool:

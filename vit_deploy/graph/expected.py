@@ -31,8 +31,8 @@ def pooled(spec: IOSpec) -> bool:
 def expected_operators(config: ViTConfig, spec: IOSpec, opset: int) -> Counter[str]:
     """How many nodes there must be of the operators that carry the arithmetic, no more and no fewer."""
     per_block = 2 + 2 * config.qk_norm + config.attn_norm + config.mlp_norm
-    expected = Counter(
-        {"LayerNormalization": config.depth * per_block + config.pre_norm + config.final_norm},
+    expected: Counter[str] = Counter(
+        LayerNormalization=config.depth * per_block + config.pre_norm + config.final_norm,
         Attention=config.depth,
     )
     expected[_ACTIVATION_OPERATOR[config.activation]] += config.depth

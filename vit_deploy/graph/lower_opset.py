@@ -119,8 +119,8 @@ def _lower_attention(model: ir.Model, node: ir.Node) -> None:
 
 def _with_heads(tape: _Tape, source: ir.Value, heads: int, order: tuple[int, ...]) -> ir.Value:
     """``(b, n, d)`` cut into heads and transposed."""
-    batch, tokens, dim = source.shape or ()
-    apart = [batch, tokens, heads, int(dim) // heads]  # type: ignore[call-overload]
+    shape = tuple(source.shape or ())
+    apart = [*shape[:2], heads, int(shape[2]) // heads]  # type: ignore[arg-type]
     split = tape.constant([0, 0, *apart[2:]], "int64", f"shape_split_{heads}_heads")
     cut = tape("Reshape", [source, split], apart)
     return tape("Transpose", [cut], [apart[axis] for axis in order], perm=list(order))

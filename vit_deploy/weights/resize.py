@@ -48,7 +48,16 @@ def resized(model: Model, image_size: tuple[int, int], *, exact: bool = False) -
         return model
     changed, weights = at_size(config, model.weights, image_size, exact=exact)
     recipe = model.preprocessing.at_size(image_size) if model.preprocessing is not None else None
-    return replace(model, config=changed, weights=weights, preprocessing=recipe)
+    notes = (*model.notes, *size_notes(changed))
+    return replace(model, config=changed, weights=weights, preprocessing=recipe, notes=notes)
+
+
+def size_notes(config: ViTConfig) -> tuple[str, ...]:
+    """What a person should know of a model at another size than its positions were learned at."""
+    if config.resampled_from is None:
+        return ()
+    learned, own = size_text(config.resampled_from), size_text(config.image_size)
+    return (f"the positions were resampled from {learned} to {own} pixels, as their source does it",)
 
 
 def at_size(
@@ -81,8 +90,8 @@ def check_size(config: ViTConfig, image_size: tuple[int, int]) -> None:
     if whole and min(image_size) >= patch:
         return
     low, high = (
-        tuple(max(1, round_side(side / patch)) * patch for side in image_size)
-        for round_side in (math.floor, math.ceil)
+        (max(1, rounded(image_size[0] / patch)) * patch, max(1, rounded(image_size[1] / patch)) * patch)
+        for rounded in (math.floor, math.ceil)
     )
     raise UsageFailed(
         f"an image of {size_text(image_size)} pixels does not divide into patches of {patch}",
@@ -145,8 +154,8 @@ def _at_grid(tensor: WeightTensor, old: ViTConfig, new: ViTConfig, *, exact: boo
         before, after = ((1, length, new.embed_dim) for length in lengths)
         return changed(before, after, lambda table: _positions(table, old, new))
     if tensor.name.endswith("relative_position_bias_table"):
-        before, after = ((table_length(config.grid_size), new.num_heads) for config in (old, new))
-        return changed(before, after, lambda table: _relative(table, old, new))
+        had, has = ((table_length(config.grid_size), new.num_heads) for config in (old, new))
+        return changed(had, has, lambda table: _relative(table, old, new))
     return tensor
 
 

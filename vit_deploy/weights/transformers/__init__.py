@@ -72,6 +72,7 @@ def load(request: Request) -> Model:
     if request.image_size is not None:  # from the size that it was trained at, whatever the processor gives
         config, weights = resize.at_size(config, weights, request.image_size)
         recipe = recipe.at_size(request.image_size)
+        notes = (*notes, *resize.size_notes(config))
     elif size != config.image_size:
         notes = (*notes, _size_note(config, size))
         config, weights = at_size(config, weights, size)
