@@ -255,7 +255,24 @@ class BaseSession(ABC):
                     expected=f"{spec.dtype} of shape {spec.shape}",
                 )
             contiguous[spec.name] = np.ascontiguousarray(array)
+        self._check_size(contiguous)
         return self._run(contiguous)
+
+    def _check_size(self, inputs: Arrays) -> None:
+        """Refuse an image size that patches do not divide: a graph would cut the rest off without a word."""
+        from vit_deploy.errors import RunFailed
+        from vit_deploy.spec import HEIGHT, WIDTH, size_text
+
+        spec = self.artefact.spec
+        free = spec.free_of({name: array.shape for name, array in inputs.items()})
+        if spec.sizes is None or HEIGHT not in free:
+            return
+        size = (free[HEIGHT], free[WIDTH])
+        if not spec.sizes.fits(size):
+            raise RunFailed(
+                f"{self.artefact.name} was given images of {size_text(size)} pixels",
+                expected=f"heights and widths that are multiples of {spec.sizes.step}, and at least one patch",
+            )
 
     @abstractmethod
     def _run(self, inputs: Arrays) -> Arrays:

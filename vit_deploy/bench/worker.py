@@ -136,9 +136,14 @@ def make_inputs(artefact: Artefact, batch_size: int) -> Arrays:
     """
     import numpy as np
 
+    from vit_deploy.model.contract import network_is_dynamic
+
     generator = np.random.default_rng(0)
     spec = artefact.spec
-    free = spec.free_at(batch_size, spec.sizes.optimum if spec.sizes else None)
+    size = spec.sizes.optimum if spec.sizes else None
+    if network_is_dynamic(spec):  # the model's own, so that it is compared with others at the same
+        size = artefact.config.image_size
+    free = spec.free_at(batch_size, size)
     inputs: dict[str, np.ndarray[Any, Any]] = {}
     for entry in spec.inputs:
         shape = entry.at(free)
