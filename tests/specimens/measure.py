@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_deploy.errors import BackendMissing, ParityFailed, VitDeployError
+from vit_deploy.spec import BatchRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from tests.specimens.specimen import Specimen
     from vit_deploy.deploy.export import Outcome
-    from vit_deploy.spec import Verdict as Parity
     from vit_deploy.weights.imported import Model
 
 Verdict = Literal["passed", "refused", "failed", "unavailable"]
@@ -73,7 +73,7 @@ def measure(specimen: Specimen, folder: Path) -> dict[str, Cell]:
     model, proved = prove(specimen, folder)
     if model is None:
         return {"proved": proved}
-    return {"proved": proved, **export(model, folder / "out")}
+    return {"proved": proved, **export(model, folder / "out"), "size": export_any_size(model, folder / "any")}
 
 
 def prove(specimen: Specimen, folder: Path) -> tuple[Model | None, Cell]:
@@ -102,7 +102,7 @@ def refusal(error: Exception, folder: Path) -> Cell:
     """The cell of an error; anything but the library's own is a failure."""
     if not isinstance(error, VitDeployError):
         return Cell("failed", reason=f"{type(error).__name__}: {error}".replace(str(folder), "…"))
-    reason = re.sub(re.escape(str(folder)) + r"[-./\w]*", "…", error.found)
+    reason = re.sub(re.escape(str(folder)) + r"[-./\w]*", "…", error.in_a_line)
     if isinstance(error, BackendMissing):
         return Cell("unavailable", reason=reason)
     return Cell("failed" if isinstance(error, ParityFailed) else "refused", reason=reason)
@@ -111,7 +111,6 @@ def refusal(error: Exception, folder: Path) -> Cell:
 def export(model: Model, folder: Path) -> dict[str, Cell]:
     """Every output in each format with a free batch, verified at several sizes of it."""
     from vit_deploy.deploy.export import export_model
-    from vit_deploy.spec import BatchRange
 
     outcomes = _exported(
         folder,
@@ -120,7 +119,7 @@ def export(model: Model, folder: Path) -> dict[str, Cell]:
             folder,
             ["onnx", "torchscript", "tensorrt"],
             outputs=model.config.output_names,
-            batch=BatchRange(BATCH_SIZES[0], BATCH_SIZES[1], BATCH_SIZES[-1]),
+            batch=BatchRange(*BATCH_SIZES),
             options={"flavour": "rtx"},
         ),
     )
@@ -130,7 +129,7 @@ def export(model: Model, folder: Path) -> dict[str, Cell]:
     return {**cells, "batch": _batch_cell(outcomes, cells)}
 
 
-def _exported(folder: Path, act: Callable[[], list[Outcome]]) -> dict[str, Outcome] | list[Outcome] | Cell:
+def _exported(folder: Path, act: Callable[[], list[Outcome]]) -> list[Outcome] | Cell:
     try:
         return act()
     except Exception as error:
@@ -155,12 +154,41 @@ def _batch_cell(outcomes: list[Outcome], cells: dict[str, Cell]) -> Cell:
     for outcome in verified:
         if cells[outcome.format].verdict != "passed":
             return cells[outcome.format]
-        sizes = _sizes(outcome.verdict)
+        sizes = sorted(_details(outcome).get("batch_sizes", []))
         if sizes != list(BATCH_SIZES):
             return Cell("failed", reason=f"{outcome.format} was verified at batch {sizes}")
     worst = max(cells[outcome.format].figure or 0.0 for outcome in verified)
     return Cell("passed", worst, details={"sizes": list(BATCH_SIZES)})
 
 
-def _sizes(verdict: Parity | None) -> list[int]:
-    return sorted(verdict.details.get("batch_sizes", [])) if verdict else []
+def export_any_size(model: Model, folder: Path) -> Cell:
+    """Every output for free height and width, verified at the model's own size and at others."""
+    from vit_deploy.deploy.export import export_model
+    from vit_deploy.model.sizes import size_range
+
+    formats = ["onnx", "torchscript"]
+    outcomes = _exported(
+        folder,
+        lambda: export_model(
+            model,
+            folder,
+            formats,
+            outputs=model.config.output_names,
+            batch=BatchRange(*BATCH_SIZES),
+            image_sizes=size_range(model.config),
+        ),
+    )
+    if isinstance(outcomes, Cell):
+        return outcomes
+    cells = [_cell(outcome, folder) for outcome in outcomes]
+    refused = next((cell for cell in cells if cell.verdict != "passed"), None)
+    if refused is not None:
+        return refused
+    sizes = [list(_details(outcome).get("image_sizes", {})) for outcome in outcomes]
+    if len(sizes[0]) < 3 or any(other != sizes[0] for other in sizes):
+        return Cell("failed", reason=f"{' and '.join(formats)} were verified at {sizes}")
+    return Cell("passed", max(cell.figure or 0.0 for cell in cells), details={"sizes": sizes[0]})
+
+
+def _details(outcome: Outcome) -> Mapping[str, Any]:
+    return outcome.verdict.details if outcome.verdict else {}
