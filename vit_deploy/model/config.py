@@ -33,9 +33,11 @@ the prefix tokens; attention pooling (MAP, Zhai et al. 2022)."""
 PositionScope = Literal["all", "class", "patches"]
 """Which tokens get learned positions: all, class token and patches but no registers, patches."""
 
-Resampling = Literal["bicubic_antialias", "bicubic", "bicubic_aligned", "bilinear", "bilinear_antialias"]
+Resampling = Literal[
+    "bicubic_antialias", "bicubic", "bicubic_aligned", "bilinear", "bilinear_antialias", "bilinear_aligned"
+]
 """How learned positions are resampled: torch's ``F.interpolate`` with ``antialias=True``, plain, or
-with ``align_corners=True``."""
+with ``align_corners=True``; the last is ``scipy.ndimage.zoom`` of order 1, too."""
 
 RelativeResampling = Literal["geometric", "bilinear"]
 """How tables of relative positions are resampled: linearly between places whose distances grow as a
