@@ -33,11 +33,9 @@ the prefix tokens; attention pooling (MAP, Zhai et al. 2022)."""
 PositionScope = Literal["all", "class", "patches"]
 """Which tokens get learned positions: all, class token and patches but no registers, patches."""
 
-Resampling = Literal[
-    "bicubic_antialias", "bicubic", "bicubic_aligned", "bilinear", "bilinear_antialias", "bilinear_aligned"
-]
+Resampling = Literal["bicubic_antialias", "bicubic", "bicubic_aligned", "bilinear", "bilinear_antialias"]
 """How learned positions are resampled: torch's ``F.interpolate`` with ``antialias=True``, plain, or
-with ``align_corners=True``; the last is ``scipy.ndimage.zoom`` of order 1, too."""
+with ``align_corners=True``."""
 
 RelativeResampling = Literal["geometric", "bilinear"]
 """How tables of relative positions are resampled: linearly between places whose distances grow as a

@@ -136,8 +136,7 @@ def read(weights: Weights, base: ViTConfig, arch: str, num_classes: int | None) 
     known: dict[str, Any] = {
         "num_heads": heads or base.num_heads,
         "position_scope": _scope(inside, translated, base),
-        # scipy.ndimage.zoom(order=1), in both of Google's repositories.
-        "position_resampling": "bilinear_aligned",
+        "position_resampling": "bilinear",  # of timm's loader of these files
     }
     pool_heads = _heads(inside, "MAPHead_0")
     if pool_heads:
