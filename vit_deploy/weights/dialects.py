@@ -61,6 +61,9 @@ _ANCHORS = tuple(
 )
 """Weights by which a ViT is known: of timm and its kin, OpenCLIP, torchvision and transformers."""
 
+_HINT = re.compile("patch_embed|class_embedding|conv_proj")
+"""What every anchor has in its name: most names are told from one by this alone."""
+
 _SPENT = re.compile(
     r"(?:^|\.)(?:optimi[sz]ers?|optim|optimizer_states|(?:lr_)?schedulers?|(?:amp_|grad_|loss_)?scaler|amp|loops"
     r"|callbacks|criterion|\w*loss\w*|\w*metrics?|\w*acc(?:uracy)?|rng_state\w*|random_state)(?:\.|$)"
@@ -137,6 +140,8 @@ def unwrap(weights: Weights, *, use_ema: bool = False) -> Weights:
 def _copies(weights: Weights) -> list[_Copy]:
     found: dict[str, _Copy] = {}
     for name in weights:
+        if not name.endswith((".weight", "class_embedding")) or not _HINT.search(name):
+            continue
         for anchor in _ANCHORS:
             match = anchor.fullmatch(name)
             if match and all(word in WRAPPERS for word in match["wrapped"].split(".")[:-1]):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import HostileInput, ImportFailed, UsageFailed, nearest
+from vit_deploy.weights.tensors import WeightTensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from vit_deploy.model.preprocess import Preprocessing
     from vit_deploy.spec import IOSpec
     from vit_deploy.weights.tensors import Weights
+
+
+_READERS = 2
+"""Threads that look at weights; each has one in hand, or a window of it."""
 
 
 class _Later:
@@ -227,8 +232,23 @@ def expected_shapes(config: ViTConfig) -> dict[str, tuple[int, ...]]:
 
     from vit_deploy.model.vit import ViT
 
+    # All blocks are alike, and making forty of them takes longer than reading small weights. What is
+    # outside the blocks and grows with their number (learned rotary frequencies) needs them all.
+    grows = config.rotary is not None and config.rotary.learned
     with torch.device("meta"):
-        return {name: tuple(value.shape) for name, value in ViT(config).state_dict().items()}
+        made = ViT(config if grows else replace(config, depth=1)).state_dict()
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, value in made.items():
+        if grows or not name.startswith("blocks.0."):
+            shapes[name] = tuple(value.shape)
+        elif name not in shapes:
+            block = {inner: tuple(made[inner].shape) for inner in made if inner.startswith("blocks.0.")}
+            shapes |= {
+                f"blocks.{index}.{inner.removeprefix('blocks.0.')}": shape
+                for index in range(config.depth)
+                for inner, shape in block.items()
+            }
+    return shapes
 
 
 def check_names(expected: dict[str, tuple[int, ...]], found: Weights) -> None:
@@ -289,11 +309,17 @@ def check_finite(weights: Weights) -> None:
     Raises:
         HostileInput: naming the first weight that holds any.
     """
-    for name, tensor in weights.items():
-        bad = tensor.nonfinite()
-        if bad:
-            raise HostileInput(
-                f"weight {name!r} holds {bad} NaN or Inf of {tensor.numel} values",
-                expected="finite weights",
-                next_command="repair the checkpoint, or pass --allow-nonfinite to go on with it",
-            )
+    from concurrent.futures import ThreadPoolExecutor
+
+    # Reading and summing are done outside the interpreter's lock. In threads of their own they are also
+    # spared torch's, which wait for each other where they touch one new mapping.
+    with ThreadPoolExecutor(max_workers=_READERS) as pool:
+        counts = pool.map(WeightTensor.nonfinite, weights.values())
+        for (name, tensor), bad in zip(weights.items(), counts, strict=True):
+            if bad:
+                pool.shutdown(cancel_futures=True)
+                raise HostileInput(
+                    f"weight {name!r} holds {bad} NaN or Inf of {tensor.numel} values",
+                    expected="finite weights",
+                    next_command="repair the checkpoint, or pass --allow-nonfinite to go on with it",
+                )

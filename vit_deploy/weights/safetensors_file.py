@@ -1,8 +1,8 @@
-"""Safetensors files, read tensor by tensor without a memory mapping.
+"""Safetensors files, read tensor by tensor, and never resident as a whole.
 
-What is read through a mapping stays resident, and would make the whole checkpoint count as memory of
-this process. So tensors are read at the offsets that the header gives, and whether they are finite is
-seen through one small buffer: that touches each byte once and keeps none.
+What is read through a mapping of the file stays resident, and would make the whole checkpoint count as
+memory of this process. So a tensor is read into memory of its own, at the offset that the header gives;
+and whether its numbers are finite is seen through a mapping of that tensor alone, which is gone after.
 
 Format: https://huggingface.co/docs/safetensors (8 bytes of header length, JSON, data).
 """
@@ -10,8 +10,8 @@ Format: https://huggingface.co/docs/safetensors (8 bytes of header length, JSON,
 from __future__ import annotations
 
 import json
+import mmap
 import os
-import threading
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -39,10 +39,8 @@ DTYPES = {
 }
 """torch's name of each dtype of the format that is read."""
 
-_CHUNK = 1 << 21
-"""Bytes of the buffer: they fit into a processor's cache, and are whole numbers of any dtype."""
-
-_LOCAL = threading.local()
+_WINDOW = 1 << 26
+"""Bytes that are mapped at a time, and so at most resident, while numbers are looked at."""
 
 
 def read_safetensors(path: Path) -> Weights:
@@ -123,14 +121,21 @@ class _SafetensorsFile:
         """How many numbers of a floating tensor are NaN or Inf."""
         import torch
 
-        buffer = _buffer()
-        view, count = _bytes_of(buffer), 0
-        if size:
-            with self._opened(name) as descriptor:
-                for done in range(0, size, _CHUNK):
-                    length = min(_CHUNK, size - done)
-                    _fill(descriptor, view[:length], offset + done)
-                    count += count_nonfinite(buffer[:length].view(getattr(torch, dtype)))
+        if not size:
+            return 0
+        kind, count = getattr(torch, dtype), 0
+        with self._opened(name) as descriptor:
+            for begin in range(offset, offset + size, _WINDOW):
+                length = min(_WINDOW, offset + size - begin)
+                # A map begins at a whole page.
+                lead = begin % mmap.ALLOCATIONGRANULARITY
+                with mmap.mmap(
+                    descriptor, lead + length, access=mmap.ACCESS_COPY, offset=begin - lead
+                ) as window:
+                    values = torch.frombuffer(window, dtype=torch.uint8)[lead:]
+                    aligned = values if not lead % kind.itemsize else values.clone()
+                    count += count_nonfinite(aligned.view(kind))
+                    del values, aligned
         return count
 
     def _opened(self, name: str) -> _Descriptor:
@@ -165,16 +170,6 @@ class _Descriptor:
             expected="the file as it was when its header was read",
             next_command="copy or download the checkpoint again",
         )
-
-
-def _buffer() -> torch.Tensor:
-    """This thread's own: memory that is fresh from the system costs more than reading into it."""
-    import torch
-
-    if not hasattr(_LOCAL, "buffer"):
-        _LOCAL.buffer = torch.empty(_CHUNK, dtype=torch.uint8)
-    buffer: torch.Tensor = _LOCAL.buffer
-    return buffer
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
