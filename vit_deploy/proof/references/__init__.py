@@ -128,8 +128,11 @@ def require_library(name: str, kind: str, command: str, module: str = "") -> str
     """
     from importlib import metadata
 
+    from vit_deploy.proof.torchvision_schemas import let_torchvision_import
+
     try:
         version = metadata.version(name)
+        let_torchvision_import()
         importlib.import_module(module or name)
     except metadata.PackageNotFoundError as error:
         raise BackendMissing(
