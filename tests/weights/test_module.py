@@ -16,14 +16,14 @@ from vit_deploy.model.module_config import ModuleConfig, Port
 from vit_deploy.model.module_summary import module_table
 from vit_deploy.spec import BatchRange
 from vit_deploy.weights import load_model
-from vit_deploy.weights.adapter import named_outputs
+from vit_deploy.weights.module.adapter import named_outputs
 from vit_deploy.weights.safetensors_file import read_safetensors
 from vit_deploy.weights.tensors import digest_of, write_safetensors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vit_deploy.weights.module_model import ModuleModel
+    from vit_deploy.weights.module.model import ModuleModel
 
 
 def load(name: str, **given: object) -> ModuleModel:

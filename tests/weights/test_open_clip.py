@@ -84,7 +84,7 @@ def two_blocks(monkeypatch):
     """timm's models are that deep: OpenCLIP's config has no field for it."""
     import timm
 
-    from vit_deploy.weights import open_clip_config
+    from vit_deploy.weights.open_clip import config as open_clip_config
 
     create, derive = timm.create_model, open_clip_config.config_from_arguments
     monkeypatch.setattr(timm, "create_model", lambda name, **kwargs: create(name, depth=2, **kwargs))

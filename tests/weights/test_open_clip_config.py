@@ -12,7 +12,7 @@ from vit_deploy.model.architectures import named_config
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.fields import Fields
 from vit_deploy.weights import load_model
-from vit_deploy.weights.open_clip_config import preprocessing_of, tower_config
+from vit_deploy.weights.open_clip.config import preprocessing_of, tower_config
 
 OWN = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 16}
 TEXT = {"context_length": 8, "vocab_size": 99, "width": 32, "heads": 2, "layers": 1}

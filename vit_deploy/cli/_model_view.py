@@ -19,7 +19,7 @@ def layers(model: Model, batch_size: int) -> list[LayerRow]:
         UsageFailed: for a batch that a module does not take.
     """
     from vit_deploy.spec import BatchRange
-    from vit_deploy.weights.module_model import ModuleModel
+    from vit_deploy.weights.module.model import ModuleModel
 
     if isinstance(model, ModuleModel):
         from vit_deploy.model.module_summary import module_table

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from vit_deploy.errors import ExportFailed
 from vit_deploy.garbage import collection_off
 from vit_deploy.graph.capture import example_shapes, free_dimensions, name_dimensions, quiet, to_onnx
-from vit_deploy.weights.factory import foreign_code
-from vit_deploy.weights.probe import plain_attention
+from vit_deploy.weights.module.factory import foreign_code
+from vit_deploy.weights.module.probe import plain_attention
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -63,7 +63,7 @@ class ModuleConfig:
         inputs: its inputs in the order of its ``forward``, all float32.
         outputs: its outputs in their own order, all floating.
         depth: how many blocks its matrix products amount to (see
-            :data:`vit_deploy.weights.probe.PRODUCTS_PER_BLOCK`).
+            :data:`vit_deploy.weights.module.probe.PRODUCTS_PER_BLOCK`).
         fixed_batch: the one batch size that it runs at; 0 where it takes any.
         class_output: the output that scores classes, where that is known; empty otherwise.
         own_weights: whether the factory gives the weights too; otherwise they came from a file.

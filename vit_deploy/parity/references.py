@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vit_deploy.errors import ImportFailed
 from vit_deploy.parity.criterion import relative_errors
 from vit_deploy.parity.inputs import stacked
-from vit_deploy.weights.factory import foreign_code
+from vit_deploy.weights.module.factory import foreign_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

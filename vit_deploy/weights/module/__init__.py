@@ -1,6 +1,6 @@
 """Any PyTorch module, from a user's own factory: ``py:package.module:factory``.
 
-The module is described by running it (:mod:`vit_deploy.weights.probe`), never taken for our ViT. Its
+The module is described by running it (:mod:`vit_deploy.weights.module.probe`), never taken for our ViT. Its
 code is not stored: whatever needs eager PyTorch needs the code named again by the user, and never
 imports it because a manifest says so.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vit_deploy.errors import ImportFailed, UsageFailed
 from vit_deploy.model.module_config import PREFIX, ModuleConfig
 from vit_deploy.weights.imported import Source, check_names, check_shapes
-from vit_deploy.weights.module_model import ModuleModel, load_into, weights_of
+from vit_deploy.weights.module.model import ModuleModel, load_into, weights_of
 from vit_deploy.weights.tensors import digest_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from vit_deploy.weights.imported import Model
-    from vit_deploy.weights.probe import Example
+    from vit_deploy.weights.module.probe import Example
     from vit_deploy.weights.request import Request
 
 
@@ -39,8 +39,8 @@ def load(request: Request) -> ModuleModel:
             not run, or whose weights do not fit the file.
         HostileInput: when the file of weights is truncated or holds code.
     """
-    from vit_deploy.weights.factory import make
-    from vit_deploy.weights.probe import parse_shapes
+    from vit_deploy.weights.module.factory import make
+    from vit_deploy.weights.module.probe import parse_shapes
 
     name = request.reference.removeprefix(PREFIX)
     made = make(name, request.seed)
@@ -75,8 +75,8 @@ def with_code(described: Model, code: str) -> ModuleModel:
         UsageFailed: when the bundle was made from other code, or from none.
         ImportFailed: when the module is no longer the one that was exported.
     """
-    from vit_deploy.weights.factory import make
-    from vit_deploy.weights.probe import probe
+    from vit_deploy.weights.module.factory import make
+    from vit_deploy.weights.module.probe import probe
 
     config = described.config
     name = code.removeprefix(PREFIX)
@@ -146,7 +146,7 @@ def _initialise(module: nn.Module, example: Example) -> None:
     """Lazy layers get their weights from a first run."""
     from torch.nn.parameter import is_lazy
 
-    from vit_deploy.weights.probe import probe
+    from vit_deploy.weights.module.probe import probe
 
     if any(map(is_lazy, module.parameters())):
         probe(module, example)
@@ -156,7 +156,7 @@ def _initialise(module: nn.Module, example: Example) -> None:
 def _example(
     module: nn.Module, said: Mapping[str, Any], name: str, shapes: Sequence[tuple[str, tuple[int, ...]]]
 ) -> Example:
-    from vit_deploy.weights.probe import example_of
+    from vit_deploy.weights.module.probe import example_of
 
     given = said.get("example_inputs")
     if given is None and not shapes:
@@ -193,7 +193,7 @@ def _recipe(module: nn.Module, said: Mapping[str, Any]) -> Mapping[str, Any]:
 def _config(
     module: nn.Module, example: Example, said: Mapping[str, Any], name: str, request: Request
 ) -> ModuleConfig:
-    from vit_deploy.weights.probe import probe
+    from vit_deploy.weights.module.probe import probe
 
     probed = probe(module, example, said.get("output_names", ()))
     labels = said.get("labels") or ()

@@ -15,7 +15,7 @@ from vit_deploy.errors import ImportFailed
 from vit_deploy.weights.bare import Bare, fitted, size_of
 from vit_deploy.weights.files import CONFIG_NAME, OPEN_CLIP_CONFIG, read_directory_weights, read_json
 from vit_deploy.weights.imported import Model, Source
-from vit_deploy.weights.open_clip_config import (
+from vit_deploy.weights.open_clip.config import (
     IMAGE_MEAN,
     IMAGE_STD,
     NORM_EPS,

@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vit_deploy.errors import ImportFailed, UsageFailed
 from vit_deploy.model.module_config import Port, shapes_text
-from vit_deploy.weights.adapter import named_outputs
-from vit_deploy.weights.factory import foreign_code
+from vit_deploy.weights.module.adapter import named_outputs
+from vit_deploy.weights.module.factory import foreign_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from vit_deploy.model.layout import Layout
     from vit_deploy.spec import IOSpec
-    from vit_deploy.weights.adapter import Adapter
-    from vit_deploy.weights.probe import Example
+    from vit_deploy.weights.module.adapter import Adapter
+    from vit_deploy.weights.module.probe import Example
 
 _ADAPTED = "module."
 """What the adapter puts before the name of each weight."""
@@ -48,7 +48,7 @@ class ModuleModel(Model):
         return self._adapted(self.live, spec)
 
     def _adapted(self, module: nn.Module, spec: IOSpec) -> Adapter:
-        from vit_deploy.weights.adapter import Adapter
+        from vit_deploy.weights.module.adapter import Adapter
 
         if spec.contract != "pixel_values":
             raise UsageFailed(
@@ -107,7 +107,7 @@ class ModuleModel(Model):
         Raises:
             ImportFailed: naming the output that differs from run to run.
         """
-        from vit_deploy.weights.probe import unsteady
+        from vit_deploy.weights.module.probe import unsteady
 
         name = unsteady(self.live, self.example, self.module_config.fixed_batch or 2)
         if name:
