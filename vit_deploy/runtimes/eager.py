@@ -153,6 +153,11 @@ class EagerRuntime:
 
         require_device(device)
         refuse_cuda_graph(self.name, options)
+        if artefact.spec.contract != "pixel_values":
+            raise RunFailed(
+                f"eager PyTorch runs the reference weights, and they do not take {artefact.spec.contract!r}",
+                expected="a spec with pixel_values: the preprocessing is done outside",
+            )
         threads = set_threads(options.threads)
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[artefact.precision]
         build = _module if isinstance(artefact.config, ModuleConfig) else _vit
