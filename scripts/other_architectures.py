@@ -17,7 +17,7 @@ from vit_deploy.errors import ImportFailed
 from vit_deploy.model.architectures import ARCHITECTURES_FILE, OTHER_ARCHITECTURES_FILE
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.fields import Fields
-from vit_deploy.weights.open_clip_config import tower_config
+from vit_deploy.weights.open_clip.config import tower_config
 
 TORCHVISION = {
     "vit_b_16": {},
