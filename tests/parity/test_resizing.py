@@ -14,7 +14,6 @@ from vit_deploy.model import picture_resize
 from vit_deploy.model.contract import contracted
 from vit_deploy.parity import ParityCheck
 from vit_deploy.parity.feeding import fed
-from vit_deploy.parity.resizing import ResizeCheck
 from vit_deploy.protocols import Artefact
 from vit_deploy.spec import BatchRange, SizeRange
 
@@ -143,15 +142,23 @@ def test_pictures_stay_inside_the_range_that_the_artefact_has(judge_image):
         assert sizes.holds((height, width))
 
 
-def test_the_users_own_pictures_are_judged_whole(resizing_model, tmp_path):
+def test_the_users_own_pictures_are_judged_whole(resizing_model, tmp_path, backend):
     pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "one.png")
-    check = ResizeCheck(resizing_model, [tmp_path / "one.png"])
-    plain = resizing_model.config.io_spec()
-    spec = contracted(plain, "image", resizing_model.config, resizing_model.preprocessing)
-    (name, picture) = next(iter(check._whole(spec)))
-    assert name == "one.png 70x90"
-    assert (picture == pixels).all()
+    config = resizing_model.config
+    spec = contracted(config.io_spec(), "image", config, resizing_model.preprocessing)
+    module, sizes = resizing_model.loaded(spec), []
+
+    def watched(images):
+        sizes.append(tuple(images.shape[1:3]))
+        return module(images)
+
+    artefact = Artefact("function-fp32-image", "function", "fp32", Path("none"), spec, config)
+    check = ParityCheck(resizing_model, images=[tmp_path / "one.png"], threads=1)
+    verdict = check.judge(artefact, runtime=backend(watched))
+    assert verdict.passed, verdict.reason
+    assert verdict.details["resizing"]["pictures"][-1] == "one.png 70x90"
+    assert sizes[-1] == (70, 90)
 
 
 def test_every_contract_is_fed_the_same_picture(resizing_model, resizing_check):

@@ -215,11 +215,11 @@ class ResizeCheck:
 
         channels = self._model.known_preprocessing.channels
         for path in self._images:
-            picture = np.asarray(load_image(path, channels=channels))
+            picture = np.array(load_image(path, channels=channels))
             picture = picture[:, :, None] if picture.ndim == 2 else picture
             height, width = picture.shape[:2]
             if spec.sizes is None or spec.sizes.holds((height, width)):
-                yield f"{path.name} {height}x{width}", np.ascontiguousarray(picture)
+                yield f"{path.name} {height}x{width}", picture
 
 
 def _moved(pixels: Picture, generator: np.random.Generator) -> Picture:
