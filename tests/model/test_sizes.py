@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.image_sizes import SMALL
-from vit_deploy.errors import UsageFailed
+from vit_deploy.errors import ImportFailed, UsageFailed
 from vit_deploy.model.config import RotaryConfig, ViTConfig
 from vit_deploy.model.sizes import size_range
 from vit_deploy.spec import BatchRange, SizeRange, size_text
@@ -76,6 +76,14 @@ def test_positions_that_are_computed_were_resampled_from_nothing() -> None:
 def test_ranges_that_make_no_sense(sizes: tuple[tuple[int, int] | None, ...], reason: str) -> None:
     with pytest.raises(UsageFailed, match=reason):
         size_range(SMALL, *sizes)
+
+
+@pytest.mark.parametrize("learned", [(32,), (0, 32), ("32", "48"), (32, 48, 3), (32.0, 48.0)])
+def test_a_config_says_at_which_size_positions_were_learned(learned: tuple[int, int]) -> None:
+    with pytest.raises(ImportFailed, match="resampled_from"):
+        replace(SMALL, resampled_from=learned)
+    config = replace(SMALL, resampled_from=(64, 64))
+    assert ViTConfig.from_dict(config.to_dict()) == config
 
 
 def test_a_range_holds_both_sides() -> None:

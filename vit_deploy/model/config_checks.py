@@ -94,6 +94,13 @@ def _check_image(config: ViTConfig) -> None:
             f"an image of {height}x{width} pixels does not divide into patches of {patch}",
             expected=f"height and width that are multiples of {patch}",
         )
+    learned = config.resampled_from
+    if learned is not None and (
+        len(learned) != 2 or not all(type(side) is int and 1 <= side <= _MAX_IMAGE_SIDE for side in learned)
+    ):
+        raise ImportFailed(
+            f"the config says resampled_from={shown(learned)}", expected="height and width in pixels"
+        )
     most = _MAX_TOKENS if config.relative_positions == "none" else _MAX_RELATIVE_TOKENS
     if config.num_tokens > most:
         raise ImportFailed(
