@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,7 +125,15 @@ class BundleEditor:
             self._mend_weights(self._manifest.model.weights)
         self._clear_unnamed()
         if self._manifest is None:
-            self._weights = self._write_weights()
+            self._weights = self._write_new_weights()
+
+    def _write_new_weights(self) -> FileRecord:
+        """Write the weights while the checkpoint is hashed, which the manifest will want: both take long."""
+        with ThreadPoolExecutor(max_workers=1) as hashing:
+            hashed = hashing.submit(lambda: self._given.source.sha256)
+            written = self._write_weights()
+            hashed.result()
+        return written
 
     def _mend_weights(self, record: FileRecord) -> None:
         """Reference weights that are missing or were changed are written again from the model.
