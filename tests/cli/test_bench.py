@@ -268,7 +268,7 @@ class TestCache:
                 return Availability.yes()
 
         monkeypatch.setattr("vit_deploy.deploy.export.export_model", export_model)
-        monkeypatch.setattr("vit_deploy.weights.load_model", lambda reference: small_model)
+        monkeypatch.setattr("vit_deploy.weights.load_model", lambda reference, **_: small_model)
         monkeypatch.setattr(registry, "exporter", lambda name: Exporter())
         return asked
 
