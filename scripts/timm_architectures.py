@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from timm_reading import Unsupported, read_config
 
 from vit_deploy.model.architectures import ARCHITECTURES_FILE
-from vit_deploy.model.config import RotaryConfig, ViTConfig
+from vit_deploy.model.config import ViTConfig
+from vit_deploy.model.rotary_config import RotaryConfig
 from vit_deploy.weights.timm.arguments import ARGUMENTS_FILE
 
 if TYPE_CHECKING:

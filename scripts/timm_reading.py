@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vit_deploy.model.config import RotaryConfig, ViTConfig
+from vit_deploy.model.config import ViTConfig
+from vit_deploy.model.rotary_config import RotaryConfig
 
 
 class Unsupported(Exception):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vit_deploy.model.config import RotaryConfig, ViTConfig
+from vit_deploy.model.config import ViTConfig
+from vit_deploy.model.rotary_config import RotaryConfig
 
 SMALL = ViTConfig(
     image_size=(32, 48), patch_size=8, embed_dim=64, depth=1, num_heads=4, mlp_dim=96, num_classes=7

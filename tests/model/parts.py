@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from vit_deploy.model.config import RotaryConfig, ViTConfig
+from vit_deploy.model.config import ViTConfig
+from vit_deploy.model.rotary_config import RotaryConfig
 
 PARTS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -7,8 +7,9 @@ import pytest
 from vit_deploy.model import catalogue
 from vit_deploy.model.architectures import NAMED_CONFIGS
 from vit_deploy.model.catalogue import PRETRAINED_FILE
-from vit_deploy.model.config import RotaryConfig, ViTConfig
+from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.describe import parts_in_words
+from vit_deploy.model.rotary_config import RotaryConfig
 
 
 def test_weights_are_of_architectures_that_are_named():

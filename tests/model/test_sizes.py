@@ -8,7 +8,8 @@ import pytest
 
 from tests.image_sizes import SMALL
 from vit_deploy.errors import ImportFailed, UsageFailed
-from vit_deploy.model.config import RotaryConfig, ViTConfig
+from vit_deploy.model.config import ViTConfig
+from vit_deploy.model.rotary_config import RotaryConfig
 from vit_deploy.model.sizes import size_range
 from vit_deploy.spec import BatchRange, SizeRange, size_text
 

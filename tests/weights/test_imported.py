@@ -9,7 +9,8 @@ import torch
 
 from vit_deploy.errors import HostileInput
 from vit_deploy.model.architectures import NAMED_CONFIGS
-from vit_deploy.model.config import RotaryConfig, ViTConfig
+from vit_deploy.model.config import ViTConfig
+from vit_deploy.model.rotary_config import RotaryConfig
 from vit_deploy.model.vit import ViT
 from vit_deploy.weights.imported import check_finite, expected_shapes
 from vit_deploy.weights.random import random_model

@@ -11,8 +11,9 @@ import torch
 from tests.specimens.timm import SPECIMENS as TIMM
 from tests.specimens.transformers import SPECIMENS as TRANSFORMERS
 from vit_deploy.errors import ImportFailed, UsageFailed
-from vit_deploy.model.config import RotaryConfig, ViTConfig
+from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.preprocess import Preprocessing
+from vit_deploy.model.rotary_config import RotaryConfig
 from vit_deploy.weights import load_model
 from vit_deploy.weights.random import random_model
 from vit_deploy.weights.resize import geometric_matrix, resized

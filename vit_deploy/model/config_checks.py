@@ -9,7 +9,8 @@ from vit_deploy.errors import ImportFailed
 from vit_deploy.model.fields import shown
 
 if TYPE_CHECKING:
-    from vit_deploy.model.config import RotaryConfig, ViTConfig
+    from vit_deploy.model.config import ViTConfig
+    from vit_deploy.model.rotary_config import RotaryConfig
 
 _BOUNDS = {
     "patch_size": (1, 2**16),

@@ -17,8 +17,9 @@ import torch.nn.functional as F  # noqa: N812 - the name the field uses
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from vit_deploy.model.config import RotaryConfig, ViTConfig
+    from vit_deploy.model.config import ViTConfig
     from vit_deploy.model.layout import Layout
+    from vit_deploy.model.rotary_config import RotaryConfig
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 
 from vit_deploy.errors import ImportFailed
-from vit_deploy.model.config import RotaryConfig, ViTConfig
+from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.fields import shown
+from vit_deploy.model.rotary_config import RotaryConfig
 
 if TYPE_CHECKING:
     from vit_deploy.model.config import Activation

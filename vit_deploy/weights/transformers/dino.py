@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vit_deploy.model.config import RotaryConfig
+from vit_deploy.model.rotary_config import RotaryConfig
 from vit_deploy.weights.transformers import settings as s
 from vit_deploy.weights.transformers.family import Family, ModelClass, Rule
 from vit_deploy.weights.transformers.names import AFFINE, NUMBER
