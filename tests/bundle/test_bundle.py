@@ -13,7 +13,7 @@ import pytest
 
 from vit_deploy.bundle import Bundle, edit_bundle
 from vit_deploy.errors import HostileInput, ImportFailed, OutputFailed, UsageFailed
-from vit_deploy.weights.imported import Source
+from vit_deploy.weights.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable

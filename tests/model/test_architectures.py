@@ -20,7 +20,7 @@ from vit_deploy.model.architectures import (
     what_is_missing,
 )
 from vit_deploy.model.config import ViTConfig
-from vit_deploy.weights.imported import expected_shapes
+from vit_deploy.weights.checks import expected_shapes
 from vit_deploy.weights.tensors import Weights, WeightTensor
 from vit_deploy.weights.timm import translate
 from vit_deploy.weights.timm.arguments import ARGUMENTS_FILE, config_from_arguments

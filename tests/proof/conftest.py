@@ -11,8 +11,9 @@ from tests.specimens.values import randomise
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.weights import load_model
-from vit_deploy.weights.imported import Model, Source
+from vit_deploy.weights.imported import Model
 from vit_deploy.weights.request import Request
+from vit_deploy.weights.source import Source
 from vit_deploy.weights.tensors import Weights, WeightTensor
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from vit_deploy.model.architectures import NAMED_CONFIGS
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.rotary_config import RotaryConfig
 from vit_deploy.model.vit import ViT
-from vit_deploy.weights.imported import check_finite, expected_shapes
+from vit_deploy.weights.checks import check_finite, expected_shapes
 from vit_deploy.weights.random import random_model
 
 SMALL = ViTConfig(image_size=(32, 32), patch_size=8, embed_dim=32, depth=3, num_heads=4, mlp_dim=64)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from vit_deploy.errors import HostileInput, ImportFailed
 from vit_deploy.weights.hashes import sha256_later
-from vit_deploy.weights.imported import Source
 from vit_deploy.weights.safetensors_file import read_safetensors
+from vit_deploy.weights.source import Source
 from vit_deploy.weights.tensors import Weights, WeightTensor, concatenate, write_safetensors
 
 

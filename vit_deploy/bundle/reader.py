@@ -11,8 +11,9 @@ from vit_deploy.model.kinds import architecture_from
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.protocols import Artefact
 from vit_deploy.weights.hashes import sha256_of
-from vit_deploy.weights.imported import Model, Source
+from vit_deploy.weights.imported import Model
 from vit_deploy.weights.safetensors_file import read_safetensors
+from vit_deploy.weights.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -188,9 +188,10 @@ def _vit(artefact: Artefact, device: Device, dtype: torch.dtype) -> torch.nn.Mod
 
 def _module(artefact: Artefact, device: Device, dtype: torch.dtype) -> torch.nn.Module:
     """The user's own module, whose code the user has named; a manifest's word alone imports nothing."""
-    from vit_deploy.weights.imported import Model, Source
+    from vit_deploy.weights.imported import Model
     from vit_deploy.weights.module import code_not_named, with_code
     from vit_deploy.weights.safetensors_file import read_safetensors
+    from vit_deploy.weights.source import Source
 
     config = artefact.config
     if not artefact.code and isinstance(config, ModuleConfig):

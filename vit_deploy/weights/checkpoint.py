@@ -11,7 +11,8 @@ from vit_deploy.weights import jax_npz, open_clip, strangers, timm, torchvision,
 from vit_deploy.weights.bare import Bare
 from vit_deploy.weights.files import ends_like_a_checkpoint, read_checkpoint_file
 from vit_deploy.weights.hashes import sha256_later
-from vit_deploy.weights.imported import Model, Source
+from vit_deploy.weights.imported import Model
+from vit_deploy.weights.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.errors import HostileInput, ImportFailed, UsageFailed, nearest
-from vit_deploy.weights.tensors import WeightTensor
+from vit_deploy.errors import ImportFailed, UsageFailed
+from vit_deploy.weights.checks import check_finite, check_names, check_shapes, expected_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import torch
     from torch import nn
@@ -19,46 +19,8 @@ if TYPE_CHECKING:
     from vit_deploy.model.layout import Layout
     from vit_deploy.model.preprocess import Preprocessing
     from vit_deploy.spec import IOSpec
+    from vit_deploy.weights.source import Source
     from vit_deploy.weights.tensors import Weights
-
-
-_READERS = 2
-"""Threads that look at weights; each has one in hand, or a window of it."""
-
-
-class _Later:
-    """A text, or what gives it: then it is asked for once, when it is first looked at.
-
-    A descriptor as the default of a dataclass's field
-    (https://docs.python.org/3/library/dataclasses.html#descriptor-typed-fields).
-    """
-
-    def __get__(self, instance: Source | None, owner: type) -> str:
-        if instance is None:
-            raise AttributeError("the field has no default")
-        value: str | Callable[[], str] = instance.__dict__["_sha256"]
-        if not isinstance(value, str):
-            value = instance.__dict__["_sha256"] = value()
-        return value
-
-    def __set__(self, instance: Source, value: str | Callable[[], str]) -> None:
-        instance.__dict__["_sha256"] = value
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a model came from.
-
-    Attributes:
-        kind: ``native``, ``timm``, ``transformers`` or ``random``.
-        name: what its owner calls it: an architecture or a hub name, never a path.
-        sha256: hash of the checkpoint file, or what computes it when it is first asked for (hashing
-            takes longer than all else of an import); of the seed's name for random weights.
-    """
-
-    kind: str
-    name: str
-    sha256: _Later = _Later()
 
 
 @dataclass(frozen=True)
@@ -224,102 +186,3 @@ class Model:
                 expected="one label per class, or none",
             )
         return replace(self)
-
-
-def expected_shapes(config: ViTConfig) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of the state dict that a config asks for, in the model's order."""
-    import torch
-
-    from vit_deploy.model.vit import ViT
-
-    # All blocks are alike, and making forty of them takes longer than reading small weights. What is
-    # outside the blocks and grows with their number (learned rotary frequencies) needs them all.
-    grows = config.rotary is not None and config.rotary.learned
-    with torch.device("meta"):
-        made = ViT(config if grows else replace(config, depth=1)).state_dict()
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, value in made.items():
-        if grows or not name.startswith("blocks.0."):
-            shapes[name] = tuple(value.shape)
-        elif name not in shapes:
-            block = {inner: tuple(made[inner].shape) for inner in made if inner.startswith("blocks.0.")}
-            shapes |= {
-                f"blocks.{index}.{inner.removeprefix('blocks.0.')}": shape
-                for index in range(config.depth)
-                for inner, shape in block.items()
-            }
-    return shapes
-
-
-def check_names(expected: dict[str, tuple[int, ...]], found: Weights) -> None:
-    """Refuse missing and unexpected weights, with the nearest names.
-
-    Raises:
-        ImportFailed: naming up to five of each.
-    """
-    missing = [name for name in expected if name not in found]
-    extra = [name for name in found if name not in expected]
-    if not missing and not extra:
-        return
-    parts = []
-    if missing:
-        shown = [f"{name!r}{_nearest_hint(name, extra)}" for name in missing[:5]]
-        parts.append(f"{len(missing)} missing ({', '.join(shown)}{', …' if len(missing) > 5 else ''})")
-    if extra:
-        shown = [f"{name!r}{_nearest_hint(name, missing)}" for name in extra[:5]]
-        parts.append(f"{len(extra)} unexpected ({', '.join(shown)}{', …' if len(extra) > 5 else ''})")
-    raise ImportFailed(
-        f"the checkpoint's weights do not fit the architecture: {'; '.join(parts)}",
-        expected=f"the {len(expected)} weights of the architecture and no others",
-        next_command="vit-deploy models, and --arch with the name that fits",
-    )
-
-
-def _nearest_hint(name: str, candidates: list[str]) -> str:
-    close = nearest(name, candidates, limit=1)
-    return f", nearest: {close[0]!r}" if close else ""
-
-
-def _shape_hint(name: str) -> str:
-    if name == "pos_embed":
-        return "choose the --arch of the checkpoint's own resolution: positions are not resampled"
-    if name.startswith("head"):
-        return "give --num-classes with the checkpoint's own number of classes"
-    return "vit-deploy models, and --arch with the name that fits"
-
-
-def check_shapes(expected: dict[str, tuple[int, ...]], found: Weights, origin: str = "the config") -> None:
-    """Refuse a weight whose shape is not the expected one.
-
-    Raises:
-        ImportFailed: naming the first.
-    """
-    for name, shape in expected.items():
-        if found[name].shape != shape:
-            raise ImportFailed(
-                f"weight {name!r} has shape {found[name].shape}",
-                expected=f"shape {shape}, from {origin}",
-                next_command=_shape_hint(name),
-            )
-
-
-def check_finite(weights: Weights) -> None:
-    """Refuse NaN and Inf.
-
-    Raises:
-        HostileInput: naming the first weight that holds any.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    # Reading and summing are done outside the interpreter's lock. In threads of their own they are also
-    # spared torch's, which wait for each other where they touch one new mapping.
-    with ThreadPoolExecutor(max_workers=_READERS) as pool:
-        counts = pool.map(WeightTensor.nonfinite, weights.values())
-        for (name, tensor), bad in zip(weights.items(), counts, strict=True):
-            if bad:
-                pool.shutdown(cancel_futures=True)
-                raise HostileInput(
-                    f"weight {name!r} holds {bad} NaN or Inf of {tensor.numel} values",
-                    expected="finite weights",
-                    next_command="repair the checkpoint, or pass --allow-nonfinite to go on with it",
-                )

@@ -14,8 +14,9 @@ from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.weights.files import read_json
 from vit_deploy.weights.hashes import sha256_of
-from vit_deploy.weights.imported import Model, Source
+from vit_deploy.weights.imported import Model
 from vit_deploy.weights.safetensors_file import read_safetensors
+from vit_deploy.weights.source import Source
 
 if TYPE_CHECKING:
     from pathlib import Path

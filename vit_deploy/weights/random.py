@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 from vit_deploy.errors import UsageFailed
 from vit_deploy.model.architectures import NAMED_CONFIGS, named_config
 from vit_deploy.model.preprocess import Preprocessing
-from vit_deploy.weights.imported import Model, Source, expected_shapes
+from vit_deploy.weights.checks import expected_shapes
+from vit_deploy.weights.imported import Model
+from vit_deploy.weights.source import Source
 from vit_deploy.weights.tensors import Weights, WeightTensor
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The source libraries' own models, as something to compare ours with: one module per source.
 
-A module here bears the name of a :class:`~vit_deploy.weights.imported.Source`'s kind and defines::
+A module here bears the name of a :class:`~vit_deploy.weights.source.Source`'s kind and defines::
 
     def build(request: Request, model: Model) -> Reference
 

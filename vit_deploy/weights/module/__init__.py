@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import ImportFailed, UsageFailed
 from vit_deploy.model.module_config import PREFIX, ModuleConfig
-from vit_deploy.weights.imported import Source, check_names, check_shapes
+from vit_deploy.weights.checks import check_names, check_shapes
 from vit_deploy.weights.module.model import ModuleModel, load_into, weights_of
+from vit_deploy.weights.source import Source
 from vit_deploy.weights.tensors import digest_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from vit_deploy.errors import ImportFailed, UsageFailed
 from vit_deploy.model.module_config import ModuleConfig
-from vit_deploy.weights.imported import Model, check_finite
+from vit_deploy.weights.checks import check_finite
+from vit_deploy.weights.imported import Model
 from vit_deploy.weights.tensors import Weights, WeightTensor
 
 if TYPE_CHECKING:

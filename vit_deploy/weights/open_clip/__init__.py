@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from vit_deploy.errors import ImportFailed
 from vit_deploy.weights.bare import Bare, fitted, size_of
 from vit_deploy.weights.files import CONFIG_NAME, OPEN_CLIP_CONFIG, read_directory_weights, read_json
-from vit_deploy.weights.imported import Model, Source
+from vit_deploy.weights.imported import Model
 from vit_deploy.weights.open_clip.config import (
     IMAGE_MEAN,
     IMAGE_STD,
@@ -22,6 +22,7 @@ from vit_deploy.weights.open_clip.config import (
     preprocessing_of,
     tower_config,
 )
+from vit_deploy.weights.source import Source
 from vit_deploy.weights.tensors import Weights, WeightTensor
 from vit_deploy.weights.timm import translate as translate_timm
 

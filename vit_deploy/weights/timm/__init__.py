@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from vit_deploy.errors import ImportFailed
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.weights.files import CONFIG_NAME, read_directory_weights, read_json
-from vit_deploy.weights.imported import Model, Source
+from vit_deploy.weights.imported import Model
+from vit_deploy.weights.source import Source
 from vit_deploy.weights.timm.arguments import (
     config_from_arguments,
     named_architecture,

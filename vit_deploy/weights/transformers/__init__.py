@@ -19,7 +19,8 @@ from vit_deploy.model.hf_processor import output_size, preprocessing_from_transf
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.weights import resize
 from vit_deploy.weights.files import CONFIG_NAME, PROCESSOR_NAME, read_directory_weights, read_json
-from vit_deploy.weights.imported import Model, Source
+from vit_deploy.weights.imported import Model
+from vit_deploy.weights.source import Source
 from vit_deploy.weights.transformers import reading
 from vit_deploy.weights.transformers.reading import FAMILIES as FAMILIES
 from vit_deploy.weights.transformers.size import any_size, at_size
