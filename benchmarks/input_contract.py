@@ -35,6 +35,7 @@ from vit_deploy.bench.worker import make_inputs
 from vit_deploy.bundle import Bundle
 from vit_deploy.deploy.export import export_model
 from vit_deploy.environment import environment, usable_cores
+from vit_deploy.facts import Device
 from vit_deploy.garbage import collection_off
 from vit_deploy.graph.capture import capture
 from vit_deploy.graph.fold import fold_constants
@@ -42,7 +43,7 @@ from vit_deploy.model.contract import contracted
 from vit_deploy.model.input_stage import InputStage
 from vit_deploy.protocols import SessionOptions
 from vit_deploy.registry import runtime
-from vit_deploy.spec import BATCH, Device, TensorSpec
+from vit_deploy.spec import BATCH, TensorSpec
 from vit_deploy.weights import load_model
 
 if TYPE_CHECKING:

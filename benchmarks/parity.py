@@ -22,11 +22,11 @@ from torch import nn
 from vit_deploy.bundle import Bundle
 from vit_deploy.deploy.export import export_model
 from vit_deploy.environment import environment
+from vit_deploy.facts import Availability, Device, RuntimeFacts
 from vit_deploy.model.vit import ViT
 from vit_deploy.parity import ParityCheck
 from vit_deploy.protocols import Artefact, SessionOptions
 from vit_deploy.runtimes.eager import TorchSession
-from vit_deploy.spec import Availability, Device, RuntimeFacts
 from vit_deploy.weights import load_model
 
 ARCH = "vit_small_patch16_224"

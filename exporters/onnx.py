@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from vit_deploy.errors import ExportFailed
+from vit_deploy.facts import Availability
 from vit_deploy.protocols import ExportedFiles, option
-from vit_deploy.spec import Availability
 
 if TYPE_CHECKING:
     from pathlib import Path

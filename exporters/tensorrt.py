@@ -42,8 +42,9 @@ from vit_deploy.tensorrt_flavours import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vit_deploy.facts import Availability
     from vit_deploy.protocols import Artefact, Progress
-    from vit_deploy.spec import Availability, IOSpec, Precision
+    from vit_deploy.spec import IOSpec, Precision
     from vit_deploy.tensorrt_flavours import Flavour
     from vit_deploy.weights.imported import Model
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vit_deploy.errors import BackendMissing, ExportFailed, OutputFailed
 from vit_deploy.exporters._torchscript_archive import rewrite_archive
+from vit_deploy.facts import Availability
 from vit_deploy.protocols import ExportedFiles, NoOptions
 from vit_deploy.registry import formats
-from vit_deploy.spec import Availability
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
     from typing_extensions import Self
 
+    from vit_deploy.facts import Availability, Device, RuntimeFacts
     from vit_deploy.model.kinds import Architecture
-    from vit_deploy.spec import Availability, Device, IOSpec, Precision, RuntimeFacts
+    from vit_deploy.spec import IOSpec, Precision
     from vit_deploy.weights.imported import Model
 
     Arrays = Mapping[str, np.ndarray[Any, Any]]

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import BackendMissing, RunFailed, unknown_name
-from vit_deploy.spec import Availability
+from vit_deploy.facts import Availability
 
 if TYPE_CHECKING:
     from pathlib import Path

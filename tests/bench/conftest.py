@@ -30,7 +30,7 @@ def fake_cases(fake_bundle):
     """Make a bundle and the cases that the fake runtime has in it, at batch size 1."""
     from vit_deploy import registry
     from vit_deploy.bench.cases import cases_for
-    from vit_deploy.spec import Device
+    from vit_deploy.facts import Device
 
     def make(batch_sizes=(1,), **artefacts):
         bundle = fake_bundle(**artefacts)

@@ -9,7 +9,7 @@ import pytest
 
 from vit_deploy.bench.cases import cases_for
 from vit_deploy.bench.process import CaseFailed, WorkerProcess, thread_settings, worker_environment
-from vit_deploy.spec import Device
+from vit_deploy.facts import Device
 
 TIMEOUT_S = 60
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vit_deploy.bundle import edit_bundle
+from vit_deploy.facts import Verdict
 from vit_deploy.protocols import ExportedFiles, NoOptions
-from vit_deploy.spec import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable

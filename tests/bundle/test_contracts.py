@@ -4,9 +4,10 @@ import pytest
 
 from vit_deploy.bundle import Bundle, edit_bundle
 from vit_deploy.errors import HostileInput
+from vit_deploy.facts import Verdict
 from vit_deploy.model.contract import contracted
 from vit_deploy.protocols import ExportedFiles, NoOptions
-from vit_deploy.spec import CONTRACTS, Verdict, artefact_name
+from vit_deploy.spec import CONTRACTS, artefact_name
 
 
 @pytest.fixture

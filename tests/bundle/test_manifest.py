@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vit_deploy.bundle import Bundle
 from vit_deploy.bundle.manifest import Manifest, ParityRecord
-from vit_deploy.spec import Verdict
+from vit_deploy.facts import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable

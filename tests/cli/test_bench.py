@@ -175,7 +175,7 @@ def test_a_named_backend_that_cannot_run_here(invoke, bundle):
 
 def test_nothing_is_exported_for_a_backend_that_cannot_run(invoke, tmp_path, monkeypatch):
     from vit_deploy import registry
-    from vit_deploy.spec import Availability
+    from vit_deploy.facts import Availability
 
     monkeypatch.setenv("VIT_DEPLOY_CACHE", str(tmp_path / "cache"))
     unable = Availability.no("there is no GPU", "run on a machine with an NVIDIA GPU")
@@ -252,7 +252,7 @@ class TestCache:
     def exports(self, tmp_path, small_model, monkeypatch):
         """Stand in for the export: makes the fake's artefact, and remembers what it was asked."""
         from vit_deploy import registry
-        from vit_deploy.spec import Availability
+        from vit_deploy.facts import Availability
 
         BUNDLES["know_the_fake"](monkeypatch)
         monkeypatch.setenv("VIT_DEPLOY_CACHE", str(tmp_path / "cache"))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from vit_deploy import registry
-from vit_deploy.spec import Availability
+from vit_deploy.facts import Availability
 
 
 def test_every_exporter_and_every_backend_is_listed(invoke):

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from vit_deploy.bundle import edit_bundle
+from vit_deploy.facts import Verdict
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.counts import count_macs, count_parameters
 from vit_deploy.protocols import ExportedFiles, NoOptions
-from vit_deploy.spec import Verdict
 from vit_deploy.weights.random import random_model
 
 CONFIG = ViTConfig(

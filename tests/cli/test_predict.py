@@ -10,10 +10,11 @@ from PIL import Image
 
 from vit_deploy import registry
 from vit_deploy.bundle import Bundle, edit_bundle
+from vit_deploy.facts import Verdict
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.images import load_image
 from vit_deploy.protocols import Silent
-from vit_deploy.spec import BatchRange, Verdict
+from vit_deploy.spec import BatchRange
 from vit_deploy.weights.random import random_model
 
 CONFIG = ViTConfig(

@@ -12,9 +12,10 @@ from PIL import Image
 
 from vit_deploy import registry
 from vit_deploy.bundle import edit_bundle
+from vit_deploy.facts import Availability, Verdict
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.protocols import ExportedFiles, NoOptions, Silent
-from vit_deploy.spec import Availability, BatchRange, Verdict
+from vit_deploy.spec import BatchRange
 from vit_deploy.weights.hashes import sha256_of
 from vit_deploy.weights.random import random_model
 from vit_deploy.weights.tensors import Weights

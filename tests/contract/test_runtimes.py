@@ -11,8 +11,9 @@ import torch
 
 from vit_deploy import registry
 from vit_deploy.errors import BackendMissing, RunFailed
+from vit_deploy.facts import Device
 from vit_deploy.protocols import Artefact, Runtime, SessionOptions
-from vit_deploy.spec import BatchRange, Device
+from vit_deploy.spec import BatchRange
 from vit_deploy.weights.tensors import write_safetensors
 
 if TYPE_CHECKING:

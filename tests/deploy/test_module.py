@@ -17,9 +17,10 @@ from vit_deploy import registry
 from vit_deploy.bundle import Bundle
 from vit_deploy.deploy.export import Outcome, export_model
 from vit_deploy.errors import ImportFailed, UsageFailed
+from vit_deploy.facts import Device
 from vit_deploy.parity import ParityCheck
 from vit_deploy.protocols import SessionOptions
-from vit_deploy.spec import BatchRange, Device
+from vit_deploy.spec import BatchRange
 from vit_deploy.weights import load_model
 from vit_deploy.weights.tensors import Weights, WeightTensor
 

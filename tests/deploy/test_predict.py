@@ -9,7 +9,7 @@ import pytest
 from vit_deploy import registry
 from vit_deploy.deploy.predict import REFERENCE, choose, require_logits, softmax
 from vit_deploy.errors import BackendMissing, UsageFailed
-from vit_deploy.spec import Availability, Device
+from vit_deploy.facts import Availability, Device
 
 
 def bundle(**artefacts: tuple[str, bool | None]) -> SimpleNamespace:

@@ -16,11 +16,12 @@ from tests.image_sizes import FAMILIES, HEADLESS, SIZES, SMALL
 from vit_deploy import registry
 from vit_deploy.errors import RunFailed
 from vit_deploy.exporters.onnx import OnnxOptions, build_graph
+from vit_deploy.facts import Device
 from vit_deploy.graph.lint import lint
 from vit_deploy.graph.lower_opset import lower_opset
 from vit_deploy.model.sizes import size_range
 from vit_deploy.protocols import Artefact, NoOptions, SessionOptions, Silent
-from vit_deploy.spec import BatchRange, Device
+from vit_deploy.spec import BatchRange
 from vit_deploy.weights.random import random_model
 from vit_deploy.weights.resize import resized
 

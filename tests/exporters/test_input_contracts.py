@@ -16,10 +16,11 @@ from vit_deploy.errors import UsageFailed
 from vit_deploy.exporters import onnx as onnx_exporter
 from vit_deploy.exporters import tensorrt as tensorrt_exporter
 from vit_deploy.exporters import torchscript as torchscript_exporter
+from vit_deploy.facts import Device
 from vit_deploy.model.contract import contracted
 from vit_deploy.protocols import Artefact, NoOptions, SessionOptions, Silent
 from vit_deploy.registry import runtime
-from vit_deploy.spec import BatchRange, Device, SizeRange, artefact_name
+from vit_deploy.spec import BatchRange, SizeRange, artefact_name
 from vit_deploy.weights.random import random_model
 
 CONTRACTS = ("uint8", "image")

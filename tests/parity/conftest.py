@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+from vit_deploy.facts import Availability, Device, RuntimeFacts
 from vit_deploy.parity import ParityCheck
 from vit_deploy.protocols import Artefact, BaseSession
-from vit_deploy.spec import Availability, BatchRange, Device, RuntimeFacts
+from vit_deploy.spec import BatchRange
 from vit_deploy.weights.random import random_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vit_deploy.facts import Verdict
     from vit_deploy.model.config import ViTConfig
     from vit_deploy.model.vit import ViT
-    from vit_deploy.spec import Verdict
     from vit_deploy.weights.imported import Model
 
 OUTPUTS = ("logits", "embedding", "tokens")

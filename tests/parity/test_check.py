@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from vit_deploy.errors import BackendMissing, HostileInput, RunFailed
+from vit_deploy.facts import Availability, Device
 from vit_deploy.parity import Limits, ParityCheck
 from vit_deploy.parity.declared import batch_sizes, rounds, spec_fault
 from vit_deploy.protocols import Artefact
 from vit_deploy.runtimes.eager import RUNTIME as EAGER
-from vit_deploy.spec import Availability, BatchRange, Device, TensorSpec
+from vit_deploy.spec import BatchRange, TensorSpec
 from vit_deploy.weights.tensors import Weights, WeightTensor, write_safetensors
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from vit_deploy.spec import BatchRange
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vit_deploy.facts import Verdict
     from vit_deploy.model.vit import ViT
-    from vit_deploy.spec import Verdict
     from vit_deploy.weights.imported import Model
 
     Judge = Callable[..., Verdict]

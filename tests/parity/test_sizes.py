@@ -23,8 +23,8 @@ from vit_deploy.weights.random import random_model
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vit_deploy.facts import Verdict
     from vit_deploy.model.config import ViTConfig
-    from vit_deploy.spec import Verdict
 
 OUTPUTS = ("logits", "tokens")
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from vit_deploy.errors import RunFailed
+from vit_deploy.facts import Device, RuntimeFacts
 from vit_deploy.model.contract import contracted
 from vit_deploy.protocols import Artefact, SessionOptions
 from vit_deploy.runtimes.eager import RUNTIME, TorchSession
-from vit_deploy.spec import Device, RuntimeFacts
 
 
 def test_a_half_output_of_an_fp32_artefact_is_an_error(small_model):

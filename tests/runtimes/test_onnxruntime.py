@@ -9,9 +9,9 @@ import pytest
 
 from vit_deploy.errors import BackendMissing, RunFailed
 from vit_deploy.exporters.onnx import EXPORTER, OnnxOptions
+from vit_deploy.facts import Device
 from vit_deploy.protocols import Artefact, SessionOptions, Silent
 from vit_deploy.runtimes.onnxruntime import RUNTIME
-from vit_deploy.spec import Device
 
 if TYPE_CHECKING:
     from pathlib import Path

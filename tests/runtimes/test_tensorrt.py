@@ -15,11 +15,12 @@ from vit_deploy import tensorrt_flavours
 from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
 from vit_deploy.exporters import onnx as onnx_exporter
 from vit_deploy.exporters.tensorrt import EXPORTER, TensorRTOptions
+from vit_deploy.facts import Availability, Device
 from vit_deploy.protocols import Artefact, SessionOptions, Silent
 from vit_deploy.runtimes import _tensorrt_execution as execution
 from vit_deploy.runtimes import tensorrt
 from vit_deploy.runtimes.tensorrt import RUNTIME
-from vit_deploy.spec import Availability, BatchRange, Device
+from vit_deploy.spec import BatchRange
 from vit_deploy.tensorrt_flavours import FLAVOURS, Gpus
 from vit_deploy.weights.imported import Model
 

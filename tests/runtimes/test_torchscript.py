@@ -9,10 +9,10 @@ import torch
 
 from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
 from vit_deploy.exporters.torchscript import EXPORTER
+from vit_deploy.facts import Device
 from vit_deploy.protocols import Artefact, NoOptions, SessionOptions, Silent
 from vit_deploy.runtimes import torchscript
 from vit_deploy.runtimes.torchscript import RUNTIME
-from vit_deploy.spec import Device
 from vit_deploy.weights.imported import Model
 
 OUTPUTS = ("logits", "embedding", "tokens")

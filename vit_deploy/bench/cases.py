@@ -6,15 +6,17 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import ParityFailed, RunFailed
-from vit_deploy.spec import BatchRange, Device
+from vit_deploy.facts import Device
+from vit_deploy.spec import BatchRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from vit_deploy.bundle.manifest import ArtefactRecord
     from vit_deploy.bundle.reader import Bundle
+    from vit_deploy.facts import RuntimeFacts
     from vit_deploy.protocols import Artefact, Runtime
-    from vit_deploy.spec import Precision, RuntimeFacts
+    from vit_deploy.spec import Precision
 
 REFERENCE_FORMAT = "pytorch"
 """The format of the reference weights, which only the eager runtime opens."""
@@ -30,7 +32,7 @@ class Case:
         format: its format.
         precision: its declared precision.
         backend: the runtime's full name.
-        device: as :meth:`vit_deploy.spec.Device.parse` reads it.
+        device: as :meth:`vit_deploy.facts.Device.parse` reads it.
         batch_size: images in one inference.
         threads: CPU threads of the worker.
         verified: whether parity with eager PyTorch was proven; false where it could not be checked.

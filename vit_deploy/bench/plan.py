@@ -11,8 +11,8 @@ from vit_deploy import registry
 from vit_deploy.bench.cases import REFERENCE_FORMAT, cases_for
 from vit_deploy.environment import usable_cores
 from vit_deploy.errors import BackendMissing, UsageFailed
+from vit_deploy.facts import Device
 from vit_deploy.model.module_config import ModuleConfig
-from vit_deploy.spec import Device
 from vit_deploy.weights.module import code_not_named
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from vit_deploy.bench.cases import Case, check_facts, open_artefact
 from vit_deploy.bench.timing import rest, time_steps, warm_up
 from vit_deploy.errors import BackendMissing, VitDeployError
-from vit_deploy.spec import Device
+from vit_deploy.facts import Device
 
 if TYPE_CHECKING:
     from collections.abc import Callable

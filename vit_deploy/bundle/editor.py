@@ -44,7 +44,8 @@ from vit_deploy.weights.tensors import sync_file, write_safetensors
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vit_deploy.spec import Precision, Verdict
+    from vit_deploy.facts import Verdict
+    from vit_deploy.spec import Precision
     from vit_deploy.weights.imported import Model
 
 STAGING = ".staging"

@@ -13,16 +13,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vit_deploy.errors import HostileInput, UsageFailed
-from vit_deploy.spec import (
-    MAX_BATCH,
-    BatchRange,
-    Contract,
-    IOSpec,
-    Precision,
-    SizeRange,
-    TensorSpec,
-    Verdict,
-)
+from vit_deploy.facts import Verdict
+from vit_deploy.spec import MAX_BATCH, BatchRange, Contract, IOSpec, Precision, SizeRange, TensorSpec
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME = "manifest.json"

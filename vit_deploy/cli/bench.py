@@ -112,7 +112,7 @@ def command(
     """
     from vit_deploy.bench.plan import choose_backends, default_threads, plan_cases, with_cuda_graphs
     from vit_deploy.bundle.reader import Bundle
-    from vit_deploy.spec import Device
+    from vit_deploy.facts import Device
 
     settings, sizes = _settings(**measuring), _batch_sizes(batch_size)
     _refuse_both(bundle, model)

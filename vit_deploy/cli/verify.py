@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vit_deploy.bundle import Bundle
+    from vit_deploy.facts import Verdict
     from vit_deploy.protocols import Runtime
-    from vit_deploy.spec import Verdict
 
 
 @click.command(
@@ -80,9 +80,9 @@ def command(
     """
     from vit_deploy import registry
     from vit_deploy.bundle import Bundle
+    from vit_deploy.facts import Device
     from vit_deploy.model.module_config import PREFIX, ModuleConfig
     from vit_deploy.parity import ParityCheck
-    from vit_deploy.spec import Device
     from vit_deploy.weights.module import code_not_named
 
     runtime = registry.runtime(backend) if backend else None

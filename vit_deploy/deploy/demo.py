@@ -9,16 +9,16 @@ from vit_deploy import registry
 from vit_deploy.deploy.export import Outcome, export_model
 from vit_deploy.deploy.predict import REFERENCE, choose, classify
 from vit_deploy.errors import BackendMissing
+from vit_deploy.facts import Device
 from vit_deploy.protocols import Silent
-from vit_deploy.spec import Device
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from vit_deploy.bench import Row
     from vit_deploy.bundle import Bundle
+    from vit_deploy.facts import Verdict
     from vit_deploy.protocols import Progress
-    from vit_deploy.spec import Verdict
 
 FORMATS = ("onnx", "torchscript", "tensorrt")
 """What the demo shows; a format that this machine cannot make is told with its reason."""

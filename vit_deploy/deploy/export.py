@@ -10,10 +10,11 @@ from vit_deploy import registry
 from vit_deploy.bundle import BundleEditor, edit_bundle
 from vit_deploy.bundle.manifest import ProofRecord
 from vit_deploy.errors import BackendMissing, ExportFailed, ParityFailed, UsageFailed, VitDeployError
+from vit_deploy.facts import Verdict
 from vit_deploy.model.contract import contracted
 from vit_deploy.proof import require_passed
 from vit_deploy.protocols import Silent, option_fields
-from vit_deploy.spec import Verdict, artefact_name
+from vit_deploy.spec import artefact_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

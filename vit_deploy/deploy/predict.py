@@ -21,9 +21,9 @@ from vit_deploy.errors import (
     VitDeployError,
     unknown_name,
 )
+from vit_deploy.facts import Device
 from vit_deploy.model.module_config import ModuleConfig
 from vit_deploy.protocols import SessionOptions
-from vit_deploy.spec import Device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_deploy import registry
 from vit_deploy.errors import BackendMissing, HostileInput, RunFailed
+from vit_deploy.facts import Availability, Verdict
 from vit_deploy.model.contract import network_is_dynamic
 from vit_deploy.parity.criterion import LIMITS
 from vit_deploy.parity.declared import Fault, batch_sizes, spec_fault
@@ -21,15 +22,14 @@ from vit_deploy.parity.resizing import ResizeCheck
 from vit_deploy.parity.scores import Scores
 from vit_deploy.parity.sizes import SizesCheck, largest
 from vit_deploy.protocols import SessionOptions, Silent
-from vit_deploy.spec import Availability, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from vit_deploy.facts import Device
     from vit_deploy.parity.criterion import Limits
     from vit_deploy.protocols import Artefact, Progress, Runtime, Session
-    from vit_deploy.spec import Device
     from vit_deploy.weights.imported import Model
 
 _SILENT = Silent()

@@ -15,8 +15,8 @@ from vit_deploy.errors import RunFailed
 if TYPE_CHECKING:
     import torch
 
+    from vit_deploy.facts import Device
     from vit_deploy.protocols import Arrays
-    from vit_deploy.spec import Device
     from vit_deploy.tensorrt_flavours import Messages
 
 WARM_UP_BEFORE_CAPTURE = 3

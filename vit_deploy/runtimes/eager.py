@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vit_deploy.errors import BackendMissing, HostileInput, RunFailed, UsageFailed
+from vit_deploy.facts import Availability, Device, RuntimeFacts
 from vit_deploy.model.module_config import PREFIX, ModuleConfig
 from vit_deploy.protocols import BaseSession
-from vit_deploy.spec import Availability, Device, RuntimeFacts
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vit_deploy.environment import package_version, usable_cores
 from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
+from vit_deploy.facts import Availability, Device, RuntimeFacts
 from vit_deploy.protocols import BaseSession
-from vit_deploy.spec import Availability, Device, RuntimeFacts
 
 if TYPE_CHECKING:
     from vit_deploy.protocols import Arrays, Artefact, SessionOptions, Step

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
+from vit_deploy.facts import Availability, Device, RuntimeFacts
 from vit_deploy.protocols import BaseSession
 from vit_deploy.runtimes._tensorrt_execution import (
     Buffers,
@@ -20,7 +21,6 @@ from vit_deploy.runtimes._tensorrt_execution import (
     describe_engine,
 )
 from vit_deploy.runtimes.eager import cuda_availability
-from vit_deploy.spec import Availability, Device, RuntimeFacts
 from vit_deploy.tensorrt_flavours import (
     FLAVOURS,
     GPU_MEND,

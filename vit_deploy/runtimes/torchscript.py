@@ -11,6 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vit_deploy.errors import BackendMissing, RunFailed
+from vit_deploy.facts import Availability, Device, RuntimeFacts
 from vit_deploy.runtimes.eager import (
     TorchSession,
     cuda_availability,
@@ -18,7 +19,6 @@ from vit_deploy.runtimes.eager import (
     require_device,
     set_threads,
 )
-from vit_deploy.spec import Availability, Device, RuntimeFacts
 
 if TYPE_CHECKING:
     from vit_deploy.protocols import Artefact, SessionOptions

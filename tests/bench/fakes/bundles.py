@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from vit_deploy.bundle import Bundle, edit_bundle
+from vit_deploy.facts import Verdict
 from vit_deploy.protocols import ExportedFiles, NoOptions
-from vit_deploy.spec import BatchRange, Verdict
+from vit_deploy.spec import BatchRange
 
 FAKES = Path(__file__).parent
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from vit_deploy.errors import RunFailed
+from vit_deploy.facts import Availability, Device, RuntimeFacts
 from vit_deploy.protocols import BaseSession
-from vit_deploy.spec import Availability, Device, RuntimeFacts
 
 
 class FakeStep:
