@@ -15,14 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import ImportFailed
 from vit_deploy.model.fields import Fields
-from vit_deploy.model.preprocess import (
-    INTERPOLATIONS,
-    Preprocessing,
-    Resize,
-    per_channel,
-    require,
-    unsupported,
-)
+from vit_deploy.model.preprocess import Preprocessing, Resize
+from vit_deploy.model.preprocess_checks import INTERPOLATIONS, per_channel, require, unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_deploy.errors import HostileInput, ImportFailed
-from vit_deploy.model.fields import Fields, shown
+from vit_deploy.model.fields import Fields
 from vit_deploy.model.images import MAX_PIXELS, to_channels
+from vit_deploy.model.preprocess_checks import MAX_SIDE, check_preprocessing, unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,18 +29,6 @@ if TYPE_CHECKING:
 
 Resize = Literal["exact", "shortest_edge", "cover"]
 CropRounding = Literal["even", "down"]
-
-_RESIZES = ("exact", "shortest_edge", "cover")
-INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-"""In the order of Pillow's numbers, which is how transformers writes them."""
-
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
-_TIMM_CROP_PCT = 0.875
-"""What timm takes where a config is silent (timm/data/constants.py)."""
-
-_MAX_SIDE = 65_500
-"""Longest side that a resized picture may have: Pillow's and JPEG's own limit."""
 
 
 @dataclass(frozen=True)
@@ -77,41 +66,7 @@ class Preprocessing:
         # JSON gives lists; the fields are tuples wherever they come from.
         for name in ("image_size", "resize_size", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        require(self.resize in _RESIZES, f"resize={self.resize!r}", f"one of {', '.join(_RESIZES)}")
-        require(
-            self.interpolation in INTERPOLATIONS,
-            f"interpolation={self.interpolation!r}",
-            f"one of {', '.join(INTERPOLATIONS)}",
-        )
-        require(self.crop_rounding in {"even", "down"}, f"crop_rounding={self.crop_rounding!r}", "even or down")
-        require(
-            len(self.image_size) == len(self.resize_size) == 2 and min(self.image_size) >= 1,
-            f"image_size={self.image_size} and resize_size={self.resize_size}",
-            "height and width, at least 1",
-        )
-        require(
-            max(self.resize_size) <= _MAX_SIDE and math.prod(self.resize_size) <= MAX_PIXELS,
-            f"resize_size={shown(self.resize_size)}",
-            f"sides of at most {_MAX_SIDE} pixels, and at most {MAX_PIXELS:,} pixels in all",
-        )
-        require(
-            all(inner <= outer for inner, outer in zip(self.image_size, self.resize_size, strict=True)),
-            f"a crop of {self.image_size} out of a picture of {self.resize_size}",
-            "a crop that is no larger than what it is cut from",
-        )
-        require(
-            self.resize != "shortest_edge" or self.resize_size[0] == self.resize_size[1],
-            f"resize=shortest_edge to {self.resize_size}",
-            "one number for both sides",
-        )
-        require(len(self.mean) == len(self.std) >= 1, f"mean={self.mean} and std={self.std}", "one per channel")
-        require(self.crop_pct is None or 0 < self.crop_pct <= 1, f"crop_pct={self.crop_pct}", "0 to 1")
-        numbers = (*self.mean, *self.std, self.rescale_factor)
-        require(
-            all(map(math.isfinite, numbers)) and all(self.std),
-            f"mean={self.mean}, std={self.std}, rescale_factor={self.rescale_factor}",
-            "finite numbers, and no std of 0",
-        )
+        check_preprocessing(self)
 
     @property
     def channels(self) -> int:
@@ -142,10 +97,10 @@ class Preprocessing:
 
         image = to_channels(image, self.channels)
         height, width = self.resized(image.height, image.width)
-        if max(height, width) > _MAX_SIDE or height * width > MAX_PIXELS:
+        if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
             raise HostileInput(
                 f"an image of {image.height}x{image.width} pixels would be resized to {height}x{width}",
-                expected=f"sides of at most {_MAX_SIDE}, and at most {MAX_PIXELS:,} pixels after resizing",
+                expected=f"sides of at most {MAX_SIDE}, and at most {MAX_PIXELS:,} pixels after resizing",
                 next_command="crop the image first",
             )
         resample = Resampling[self.interpolation.upper()]
@@ -227,7 +182,7 @@ class Preprocessing:
             return self
         if self.crop_pct is not None:
             mode = "squash" if self.resize == "exact" else "center"
-            return replace(self, image_size=image_size, **_timm_resize(mode, image_size, self.crop_pct))
+            return replace(self, image_size=image_size, **resize_of_crop_pct(mode, image_size, self.crop_pct))
         native = (max(self.image_size),) * 2 if self.resize == "shortest_edge" else self.image_size
         sides = [
             max(new, round(new * outer / inner))
@@ -277,7 +232,7 @@ class Preprocessing:
         """timm's for its ViTs: bicubic, 90 % centre crop, pixels into −1 to 1."""
         halves = (0.5,) * config.in_channels
         return cls(
-            **_timm_resize("center", config.image_size, 0.9),
+            **resize_of_crop_pct("center", config.image_size, 0.9),
             image_size=config.image_size,
             interpolation="bicubic",
             mean=halves,
@@ -292,22 +247,9 @@ class Preprocessing:
         Raises:
             ImportFailed: for a setting that has no like here, such as ``crop_mode: border``.
         """
-        entries = Fields(pretrained_cfg, "pretrained_cfg")
-        mode = entries.text("crop_mode", "center")
-        if mode not in {"center", "squash"}:
-            raise unsupported("crop_mode", mode, "center or squash")
-        if entries.data.get("crop_border_pixels"):
-            raise unsupported("crop_border_pixels", entries.data["crop_border_pixels"], "none")
-        crop_pct = entries.number("crop_pct", _TIMM_CROP_PCT)
-        if not 0 < crop_pct <= 1:
-            raise unsupported("crop_pct", crop_pct, "more than 0 and at most 1")
-        return cls(
-            **_timm_resize(mode, config.image_size, crop_pct),
-            image_size=config.image_size,
-            interpolation=entries.text("interpolation", "bicubic"),
-            mean=per_channel("mean", entries.numbers("mean", _IMAGENET_MEAN), config.in_channels),
-            std=per_channel("std", entries.numbers("std", _IMAGENET_STD), config.in_channels),
-        )
+        from vit_deploy.model.timm_transform import preprocessing_from_timm
+
+        return preprocessing_from_timm(pretrained_cfg, config)
 
     @classmethod
     def from_transformers(cls, preprocessor_config: Mapping[str, Any], config: ViTConfig) -> Preprocessing:
@@ -322,40 +264,20 @@ class Preprocessing:
         return preprocessing_from_transformers(preprocessor_config, config)
 
 
-def _timm_resize(mode: str, image_size: tuple[int, int], crop_pct: float) -> dict[str, Any]:
+def resize_of_crop_pct(mode: str, image_size: tuple[int, int], crop_pct: float) -> dict[str, Any]:
+    """The fields of a recipe whose crop takes a share of a side, as timm has it.
+
+    Args:
+        mode: timm's ``crop_mode``: ``squash`` ignores the aspect ratio, ``center`` keeps it.
+        image_size: ``(height, width)`` after the crop.
+        crop_pct: the share, more than 0 and at most 1.
+
+    Raises:
+        ImportFailed: for a share so small that no picture could be resized to it.
+    """
     # Of a crop_pct next to 0 the quotient is infinite, which has no whole part.
-    if max(image_size) / crop_pct > _MAX_SIDE:
-        raise unsupported("crop_pct", crop_pct, f"sides of at most {_MAX_SIDE} pixels before the crop")
+    if max(image_size) / crop_pct > MAX_SIDE:
+        raise unsupported("crop_pct", crop_pct, f"sides of at most {MAX_SIDE} pixels before the crop")
     height, width = (math.floor(side / crop_pct) for side in image_size)
     how = "exact" if mode == "squash" else "shortest_edge" if height == width else "cover"
     return {"resize": how, "resize_size": (height, width), "crop_pct": crop_pct}
-
-
-def per_channel(name: str, values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """``values`` as one per channel; one stands for all, and for grey three that are the same do.
-
-    Raises:
-        ImportFailed: when they do not fit.
-    """
-    if len(values) == channels:
-        return values
-    if len(values) == 1 or (channels == 1 and len(set(values)) == 1):
-        return values[:1] * channels
-    raise ImportFailed(
-        f"the checkpoint's preprocessing has {name}={values} for {channels} channels",
-        expected=f"one number, or {channels}",
-    )
-
-
-def unsupported(name: str, value: Any, expected: str) -> ImportFailed:
-    """The error for a setting of a checkpoint that has no like here."""
-    return ImportFailed(
-        f"the checkpoint's preprocessing says {name}={value!r}, which is not supported",
-        expected=expected,
-    )
-
-
-def require(holds: bool, found: str, expected: str) -> None:
-    """Refuse with :class:`ImportFailed` what does not hold."""
-    if not holds:
-        raise ImportFailed(f"the preprocessing says {found}", expected=expected)

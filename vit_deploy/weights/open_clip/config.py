@@ -12,7 +12,8 @@ from vit_deploy.errors import ImportFailed
 from vit_deploy.model.architectures import what_is_missing
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.fields import Fields, shown
-from vit_deploy.model.preprocess import Preprocessing, per_channel, unsupported
+from vit_deploy.model.preprocess import Preprocessing
+from vit_deploy.model.preprocess_checks import per_channel, unsupported
 from vit_deploy.weights.timm.arguments import config_from_arguments, timm_class
 
 if TYPE_CHECKING:
