@@ -10,15 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vit_deploy import __version__
+from vit_deploy.bundle.durable import is_whole, record_of, sync_directory
+from vit_deploy.bundle.folder import (
+    ARTEFACTS,
+    LOCK_NAME,
+    STAGING,
+    clear_unnamed,
+    refuse_foreign,
+    remove_if_empty,
+)
 from vit_deploy.bundle.manifest import (
     MANIFEST_NAME,
     ArtefactRecord,
@@ -31,13 +38,12 @@ from vit_deploy.bundle.manifest import (
     SizesRecord,
     SourceRecord,
     TensorRecord,
+    plain,
 )
 from vit_deploy.bundle.reader import Bundle, preprocessing_from
 from vit_deploy.errors import HostileInput, OutputFailed, UsageFailed
 from vit_deploy.model.kinds import architecture_from
 from vit_deploy.protocols import Artefact, ExportedFiles, recorded_options
-from vit_deploy.spec import CONTRACTS
-from vit_deploy.weights.hashes import sha256_of
 from vit_deploy.weights.safetensors_file import read_safetensors
 from vit_deploy.weights.tensors import sync_file, write_safetensors
 
@@ -48,14 +54,7 @@ if TYPE_CHECKING:
     from vit_deploy.spec import Precision
     from vit_deploy.weights.imported import Model
 
-STAGING = ".staging"
-LOCK_NAME = ".lock"
-ARTEFACTS = "artefacts"
 LOCK_TIMEOUT_S = 600.0
-
-# Only what bears a name that this module gives is ever removed.
-_WEIGHTS_NAME = re.compile(r"weights-[0-9a-f]{12}\.safetensors")
-_ARTEFACT_NAME = re.compile(rf"[a-z0-9_]+-(fp32|fp16|bf16)(-({'|'.join(CONTRACTS)}))?-[0-9a-f]{{12}}(-[0-9]+)?")
 
 
 @contextlib.contextmanager
@@ -72,7 +71,7 @@ def edit_bundle(path: str | Path, model: Model) -> Iterator[BundleEditor]:
     from filelock import FileLock, Timeout
 
     directory = Path(path)
-    _refuse_foreign(directory)
+    refuse_foreign(directory)
     made = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -97,7 +96,7 @@ def edit_bundle(path: str | Path, model: Model) -> Iterator[BundleEditor]:
         ) from error
     finally:
         if made:
-            _remove_if_empty(directory)
+            remove_if_empty(directory)
 
 
 class BundleEditor:
@@ -124,7 +123,7 @@ class BundleEditor:
             self._manifest = Bundle.open(self.path).manifest
             self._refuse_other_model(self._manifest.model)
             self._mend_weights(self._manifest.model.weights)
-        self._clear_unnamed()
+        clear_unnamed(self.path, self._manifest)
         if self._manifest is None:
             self._weights = self._write_new_weights()
 
@@ -142,7 +141,7 @@ class BundleEditor:
         Raises:
             HostileInput: when the model's weights are not those that the manifest names.
         """
-        if _is_whole(self.path, record):
+        if is_whole(self.path, record):
             return
         written = self._write_weights()
         if written.sha256 != record.sha256:
@@ -215,7 +214,7 @@ class BundleEditor:
     ) -> ArtefactRecord:
         """Move a candidate into the bundle and write the manifest that names it."""
         folder = self._staging / candidate.name
-        files = [_record_of(folder, name) for name in exported.files]
+        files = [record_of(folder, name) for name in exported.files]
         directory = self._publish(folder, candidate.name, files)
         record = ArtefactRecord(
             name=candidate.name,
@@ -228,9 +227,9 @@ class BundleEditor:
             outputs=[TensorRecord.of(spec) for spec in exported.spec.outputs],
             batch=BatchRecord(**asdict(exported.spec.batch)),
             sizes=SizesRecord(**asdict(exported.spec.sizes)) if exported.spec.sizes else None,
-            options=_plain(recorded_options(options)),
+            options=plain(recorded_options(options)),
             tools=dict(sorted(exported.tools.items())),
-            facts=_plain(exported.facts),
+            facts=plain(exported.facts),
             parity=ParityRecord.of(verdict),
         )
         self._commit(record)
@@ -243,13 +242,13 @@ class BundleEditor:
         directory = f"{ARTEFACTS}/{name}-{content.hexdigest()[:12]}"
         damaged = 0
         while (self.path / directory).exists():
-            if all(_is_whole(self.path / directory, file) for file in files):
+            if all(is_whole(self.path / directory, file) for file in files):
                 return directory
             damaged += 1
             directory = f"{ARTEFACTS}/{name}-{content.hexdigest()[:12]}-{damaged}"
-        _sync_directory(folder)
+        sync_directory(folder)
         folder.rename(self.path / directory)
-        _sync_directory(self.path / ARTEFACTS)
+        sync_directory(self.path / ARTEFACTS)
         return directory
 
     def _commit(self, record: ArtefactRecord) -> None:
@@ -274,82 +273,12 @@ class BundleEditor:
             file.write(manifest.to_json().encode())
             sync_file(file)
         staged.replace(self.path / MANIFEST_NAME)
-        _sync_directory(self.path)
+        sync_directory(self.path)
         self._manifest = manifest
 
     def finish(self) -> None:
         """Clear the staging folder; a bundle that got no artefact leaves nothing."""
         shutil.rmtree(self._staging, ignore_errors=True)
         if not (self.path / MANIFEST_NAME).exists():
-            self._clear_unnamed()
+            clear_unnamed(self.path, self._manifest)
             (self.path / LOCK_NAME).unlink(missing_ok=True)
-
-    def _clear_unnamed(self) -> None:
-        """Remove what the manifest does not name."""
-        kept = {record.directory for record in self._manifest.artefacts.values()} if self._manifest else set()
-        home = self.path / ARTEFACTS
-        for folder in home.iterdir() if home.is_dir() else ():
-            if _ARTEFACT_NAME.fullmatch(folder.name) and f"{ARTEFACTS}/{folder.name}" not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
-        _remove_if_empty(home)
-        weights = self._manifest.model.weights.name if self._manifest else ""
-        for stray in self.path.glob("weights-*.safetensors"):
-            if _WEIGHTS_NAME.fullmatch(stray.name) and stray.name != weights:
-                stray.unlink(missing_ok=True)
-
-
-def _refuse_foreign(directory: Path) -> None:
-    """A folder with something else in it is no place for a bundle."""
-    if directory.exists() and not directory.is_dir():
-        raise UsageFailed(f"{str(directory)!r} is a file", expected="a folder for the bundle")
-    if not directory.is_dir() or (directory / MANIFEST_NAME).exists():
-        return
-    ours = {STAGING, LOCK_NAME, ARTEFACTS}
-    entries = (entry.name for entry in directory.iterdir())
-    foreign = [name for name in entries if name not in ours and not _WEIGHTS_NAME.fullmatch(name)]
-    home = directory / ARTEFACTS
-    inside = (entry.name for entry in home.iterdir()) if home.is_dir() else ()
-    foreign += [f"{ARTEFACTS}/{name}" for name in inside if not _ARTEFACT_NAME.fullmatch(name)]
-    if foreign:
-        raise UsageFailed(
-            f"{str(directory)!r} is no bundle and is not empty: it holds {sorted(foreign)[0]!r}",
-            expected="an empty or new folder, or a bundle",
-            next_command="choose another --output",
-        )
-
-
-def _remove_if_empty(directory: Path) -> None:
-    with contextlib.suppress(OSError):
-        directory.rmdir()
-
-
-def _record_of(folder: Path, name: str) -> FileRecord:
-    path = folder / name
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return FileRecord(name=name, bytes=path.stat().st_size, sha256=sha256_of(path))
-
-
-def _is_whole(folder: Path, file: FileRecord) -> bool:
-    path = folder / file.name
-    return path.is_file() and path.stat().st_size == file.bytes and sha256_of(path) == file.sha256
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _plain(value: Any) -> Any:
-    """Plain JSON data of a dataclass or mapping; paths become names, so that no machine shows."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: _plain(entry) for name, entry in sorted(asdict(value).items())}
-    if isinstance(value, dict) or hasattr(value, "items"):
-        return {str(name): _plain(entry) for name, entry in sorted(value.items())}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        entries = sorted(value) if isinstance(value, (set, frozenset)) else value
-        return [_plain(entry) for entry in entries]
-    return value.name if isinstance(value, Path) else value

@@ -7,7 +7,8 @@ published as ``docs/manifest.schema.json`` and kept equal to these classes by a 
 from __future__ import annotations
 
 import json
-from pathlib import PurePosixPath
+from dataclasses import asdict, is_dataclass
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -258,3 +259,15 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_rounded(entry) for entry in value]
     return value
+
+
+def plain(value: Any) -> Any:
+    """Plain JSON data of a dataclass or mapping; paths become names, so that no machine shows."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: plain(entry) for name, entry in sorted(asdict(value).items())}
+    if isinstance(value, dict) or hasattr(value, "items"):
+        return {str(name): plain(entry) for name, entry in sorted(value.items())}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        entries = sorted(value) if isinstance(value, (set, frozenset)) else value
+        return [plain(entry) for entry in entries]
+    return value.name if isinstance(value, Path) else value
