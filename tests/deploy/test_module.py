@@ -150,7 +150,7 @@ def test_an_artefact_of_other_weights_fails(bundle: Bundle):
 def test_opening_a_bundle_imports_none_of_the_code_it_names(bundle: Bundle):
     script = (
         "import sys; from vit_deploy.bundle import Bundle; "
-        "from vit_deploy.deploy.predict import choose; from vit_deploy.protocols import SessionOptions; "
+        "from vit_deploy.deploy.choose import choose; from vit_deploy.protocols import SessionOptions; "
         "bundle = Bundle.open(sys.argv[1]); bundle.model(); choice = choose(bundle); "
         "choice.runtime.open(bundle.artefact(choice.name), choice.device, SessionOptions()); "
         "sys.exit('tests.user_modules' in sys.modules)"

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from vit_deploy import registry
-from vit_deploy.deploy.predict import REFERENCE, choose, require_logits, softmax
+from vit_deploy.deploy.choose import REFERENCE, choose
+from vit_deploy.deploy.predict import require_logits, softmax
 from vit_deploy.errors import BackendMissing, UsageFailed
 from vit_deploy.facts import Availability, Device
 

@@ -14,7 +14,8 @@ from vit_deploy.cli._output import json_option, next_step, note, print_json, pri
 
 if TYPE_CHECKING:
     from vit_deploy.bundle import Bundle
-    from vit_deploy.deploy.predict import Choice, Prediction
+    from vit_deploy.deploy.choose import Choice
+    from vit_deploy.deploy.predict import Prediction
     from vit_deploy.spec import Contract
 
 
@@ -59,7 +60,8 @@ def command(
     the others are still classified, and the command ends with exit code 6.
     """
     from vit_deploy.bundle import Bundle
-    from vit_deploy.deploy.predict import choose, classify
+    from vit_deploy.deploy.choose import choose
+    from vit_deploy.deploy.predict import classify
 
     opened = Bundle.open(bundle)
     code = named_code(opened, model, trust_code)

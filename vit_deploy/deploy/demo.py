@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vit_deploy import registry
+from vit_deploy.deploy.choose import REFERENCE, choose
 from vit_deploy.deploy.export import Outcome, export_model
-from vit_deploy.deploy.predict import REFERENCE, choose, classify
+from vit_deploy.deploy.predict import classify
 from vit_deploy.errors import BackendMissing
 from vit_deploy.facts import Device
 from vit_deploy.protocols import Silent

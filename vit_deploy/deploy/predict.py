@@ -1,4 +1,4 @@
-"""Classify pictures with an artefact of a bundle: choose it, open it, preprocess, softmax.
+"""Classify pictures with an artefact of a bundle: open it, preprocess, softmax.
 
 How much of the preprocessing is done here follows from what the artefact takes: all of it, resize and
 crop alone, or none.
@@ -11,17 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy import registry
-from vit_deploy.errors import (
-    BackendMissing,
-    HostileInput,
-    ImportFailed,
-    RunFailed,
-    UsageFailed,
-    VitDeployError,
-    unknown_name,
-)
-from vit_deploy.facts import Device
+from vit_deploy.deploy.choose import REFERENCE
+from vit_deploy.errors import HostileInput, ImportFailed, RunFailed, UsageFailed, VitDeployError
 from vit_deploy.model.module_config import ModuleConfig
 from vit_deploy.protocols import SessionOptions
 
@@ -32,32 +23,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vit_deploy.bundle import Bundle
-    from vit_deploy.protocols import Artefact, Runtime, Session
+    from vit_deploy.deploy.choose import Choice
+    from vit_deploy.protocols import Artefact, Session
     from vit_deploy.spec import Contract, IOSpec
 
     Array = np.ndarray[Any, Any]
-
-REFERENCE = "pytorch-fp32"
-"""The name under which the reference weights themselves are run, by eager PyTorch."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What is going to be run, by what, and where.
-
-    Attributes:
-        name: the artefact, or :data:`REFERENCE`.
-        verified: whether a parity verdict let it in; the reference needs none.
-        code: the ``package.module:factory`` that the user has named, to be imported for the reference.
-        contract: what it takes.
-    """
-
-    name: str
-    runtime: Runtime
-    device: Device
-    verified: bool
-    code: str = ""
-    contract: Contract = "pixel_values"
 
 
 @dataclass(frozen=True)
@@ -76,78 +46,6 @@ class Prediction:
     file: Path
     top: tuple[Guess, ...] = ()
     error: VitDeployError | None = None
-
-
-def choose(bundle: Bundle, *, backend: str = "", artefact: str = "", device: str = "") -> Choice:
-    """Choose an artefact and what runs it, where these are not given.
-
-    Without a backend it is the first that this machine can run among the artefacts that passed
-    parity, and eager PyTorch where there is none. With one, it is the first artefact that the
-    backend opens, those that passed parity before others.
-
-    Raises:
-        UsageFailed: for an unknown name, or a backend and an artefact that do not fit together.
-        BackendMissing: when this machine cannot run what was asked for.
-    """
-    if artefact and artefact not in bundle.records and artefact != REFERENCE:
-        raise unknown_name("artefact", artefact, [*bundle.records, REFERENCE])
-    wanted = Device.parse(device) if device else None
-    names = [artefact] if artefact else _by_verdict(bundle)
-    if backend:
-        return _with_backend(bundle, names, registry.runtime(backend), wanted)
-    for name in names:
-        if artefact or _passed(bundle, name):
-            for runtime in registry.runtimes_for(_format(bundle, name)):
-                if runtime.available(wanted).ok:
-                    return _choice(bundle, name, runtime, wanted)
-    raise _unrunnable(names[-1], _format(bundle, names[-1]), wanted)
-
-
-def _by_verdict(bundle: Bundle) -> list[str]:
-    """Every name that can be run: what passed parity, then the rest, then the reference."""
-    return [*sorted(bundle.records, key=lambda name: not _passed(bundle, name)), REFERENCE]
-
-
-def _passed(bundle: Bundle, name: str) -> bool:
-    return name == REFERENCE or bundle.records[name].parity.passed is True
-
-
-def _format(bundle: Bundle, name: str) -> str:
-    return "pytorch" if name == REFERENCE else bundle.records[name].format
-
-
-def _with_backend(bundle: Bundle, names: Sequence[str], runtime: Runtime, wanted: Device | None) -> Choice:
-    fitting = [name for name in names if _format(bundle, name) in runtime.formats]
-    if not fitting:
-        formats = sorted(runtime.formats)
-        there = [name for name in names if name != REFERENCE]
-        raise UsageFailed(
-            f"{runtime.name} opens {', '.join(formats)} only; given: {', '.join(there) or 'no artefact'}",
-            expected=f"an artefact that {runtime.name} opens",
-            next_command=f"vit-deploy export --format {formats[0]}, or another --backend",
-        )
-    state = runtime.available(wanted)
-    if not state.ok:
-        raise BackendMissing(f"{runtime.name} cannot be used here: {state.reason}", next_command=state.mend)
-    return _choice(bundle, fitting[0], runtime, wanted)
-
-
-def _choice(bundle: Bundle, name: str, runtime: Runtime, wanted: Device | None) -> Choice:
-    contract = "pixel_values" if name == REFERENCE else bundle.records[name].contract
-    device = wanted or runtime.devices()[0]
-    return Choice(name, runtime, device, _passed(bundle, name), contract=contract)
-
-
-def _unrunnable(name: str, format: str, wanted: Device | None) -> BackendMissing:
-    runtimes = registry.runtimes_for(format)
-    states = [runtime.available(wanted) for runtime in runtimes]
-    reasons = "; ".join(
-        f"{runtime.name}: {state.reason}" for runtime, state in zip(runtimes, states, strict=True)
-    )
-    return BackendMissing(
-        f"nothing here runs {name}: {reasons or 'no backend opens ' + format}",
-        next_command=states[0].mend if states else "vit-deploy formats",
-    )
 
 
 def require_logits(spec: IOSpec, name: str) -> None:
