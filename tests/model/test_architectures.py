@@ -20,6 +20,7 @@ from vit_deploy.model.architectures import (
     what_is_missing,
 )
 from vit_deploy.model.config import ViTConfig
+from vit_deploy.model.other_networks import as_module, what_it_has
 from vit_deploy.weights.checks import expected_shapes
 from vit_deploy.weights.tensors import Weights, WeightTensor
 from vit_deploy.weights.timm import translate
@@ -183,3 +184,40 @@ def test_a_test_may_name_its_own(monkeypatch):
     assert "my_own" not in NAMED_CONFIGS
     with pytest.raises(UsageFailed, match="unknown architecture 'my_own'"):
         named_config("my_own")
+
+
+@pytest.mark.parametrize(
+    ("name", "has", "offered"),
+    [
+        ("convnext_atto", "stages of convolutions", "-m py:timm.models:convnext_atto"),
+        ("convnext_atto.d2_in1k", "stages of convolutions", "-m py:timm.models:convnext_atto"),
+        ("swin_t", "shifted windows", "-m py:torchvision.models:swin_t --input-shape 3x224x224"),
+        ("shufflenet_v2_x0_5", "stages of convolutions", "-m py:torchvision.models:shufflenet_v2_x0_5"),
+        ("swin3d_t", "several frames", "-m py:torchvision.models:swin3d_t"),
+        ("cait_xxs24_224", "class attention", "-m py:timm.models:cait_xxs24_224"),
+    ],
+)
+def test_a_network_that_is_no_vit_is_refused_with_what_it_has_and_how_it_goes(name, has, offered):
+    with pytest.raises(UsageFailed, match=has) as raised:
+        named_config(name)
+    assert offered in raised.value.next_command
+
+
+def test_no_architecture_of_ours_begins_like_another_network():
+    assert not [name for name in NAMED_CONFIGS if what_it_has(name)]
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_every_network_of_a_library_is_ours_or_is_refused_with_what_it_has(library):
+    module = pytest.importorskip(library)
+    names = (module if library == "timm" else module.models).list_models()
+    assert len(names) > 50
+    assert not [name for name in names if name not in NAMED_CONFIGS and not what_is_missing(name)]
+
+
+def test_a_network_is_offered_from_a_library_that_has_it():
+    timm, torchvision = pytest.importorskip("timm"), pytest.importorskip("torchvision")
+    others = {"timm": set(timm.list_models()), "torchvision": set(torchvision.models.list_models())}
+    for name in others["timm"] | others["torchvision"]:
+        library = as_module(name).removeprefix("-m py:").partition(".")[0]
+        assert name in others[library] or name in NAMED_CONFIGS, as_module(name)

@@ -17,6 +17,7 @@ from typing import Any
 
 from vit_deploy.errors import UsageFailed, unknown_name
 from vit_deploy.model.config import ViTConfig
+from vit_deploy.model.other_networks import as_module, what_it_has
 
 ARCHITECTURES_FILE = Path(__file__).with_name("architectures.json")
 OTHER_ARCHITECTURES_FILE = Path(__file__).with_name("architectures_others.json")
@@ -93,8 +94,9 @@ def _sources() -> dict[str, str]:
 
 
 def what_is_missing(name: str) -> str:
-    """What a known architecture has that no ViTConfig can say; empty for any other name."""
-    return unsupported().get(name.partition(".")[0], "")
+    """What an architecture of such a name has that no ViTConfig can say; empty where the name does not tell."""
+    plain = name.partition(".")[0]
+    return unsupported().get(plain, "") or what_it_has(plain)
 
 
 @functools.cache
@@ -118,6 +120,6 @@ def named_config(name: str) -> ViTConfig:
         raise UsageFailed(
             f"the architecture {plain!r} is not supported: it has {missing}",
             expected="a Vision Transformer of pre-norm blocks, LayerNorm and full attention",
-            next_command="vit-deploy models",
+            next_command=f"export it as a PyTorch module: {as_module(plain)}",
         )
     raise unknown_name("architecture", name, NAMED_CONFIGS, "vit-deploy models")

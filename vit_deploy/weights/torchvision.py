@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from vit_deploy.errors import ImportFailed
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.weights.bare import Bare, fitted
+from vit_deploy.weights.strangers import AS_MODULE
 from vit_deploy.weights.tensors import Weights
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def read(weights: Weights, base: ViTConfig, arch: str, num_classes: int | None) 
         raise ImportFailed(
             f"the checkpoint has a convolutional stem before the patches (weight {stem!r})",
             expected="patches that are cut and projected in one step (conv_proj.weight)",
-            next_command="vit-deploy models",
+            next_command=AS_MODULE,
         )
     translated = Weights(tensor.renamed(our_name(name)) for name, tensor in weights.items()).as_float32()
     classes = {"num_classes": 0} if num_classes == 0 else {}

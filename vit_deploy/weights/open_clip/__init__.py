@@ -23,6 +23,7 @@ from vit_deploy.weights.open_clip.config import (
     tower_config,
 )
 from vit_deploy.weights.source import Source
+from vit_deploy.weights.strangers import AS_MODULE
 from vit_deploy.weights.tensors import Weights, WeightTensor
 from vit_deploy.weights.timm import translate as translate_timm
 
@@ -188,7 +189,7 @@ def _require_vit(tower: Weights) -> None:
                 raise ImportFailed(
                     f"the image tower has {part} (weight {name!r}), which is not supported",
                     expected="a Vision Transformer that pools its tokens",
-                    next_command="vit-deploy models",
+                    next_command=AS_MODULE,
                 )
 
 

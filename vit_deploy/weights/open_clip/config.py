@@ -14,6 +14,7 @@ from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.fields import Fields, shown
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.model.preprocess_checks import per_channel, unsupported
+from vit_deploy.weights.strangers import AS_MODULE
 from vit_deploy.weights.timm.arguments import config_from_arguments, timm_class
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _refusal(what: str) -> ImportFailed:
     return ImportFailed(
         f"the image tower {what}, which is not supported",
         expected="a Vision Transformer that pools its tokens",
-        next_command="vit-deploy models",
+        next_command=AS_MODULE,
     )
 
 

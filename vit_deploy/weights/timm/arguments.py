@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import ImportFailed, UsageFailed
-from vit_deploy.model.architectures import NAMED_CONFIGS, named_config
+from vit_deploy.model.architectures import NAMED_CONFIGS, named_config, what_is_missing
 from vit_deploy.model.fields import Fields, shown
+from vit_deploy.weights.strangers import AS_MODULE
 from vit_deploy.weights.timm.constructors import CONSTRUCTORS
 
 if TYPE_CHECKING:
@@ -95,7 +96,9 @@ def named_architecture(arch: str) -> ViTConfig:
         raise ImportFailed(
             f"the checkpoint is a {arch!r}: {error.found}",
             expected=error.expected or f"one of {', '.join(NAMED_CONFIGS)}",
-            next_command="vit-deploy models",
+            next_command=f"{error.next_command} --weights FILE"
+            if what_is_missing(arch)
+            else error.next_command,
         ) from error
 
 
@@ -151,5 +154,5 @@ def _require_said(args: Mapping[str, Any], kind: str) -> None:
             raise ImportFailed(
                 f"the checkpoint's model_args say {name}={shown(value)}, which is not supported",
                 expected=f"arguments of timm's {kind} that are known here, or no {name}",
-                next_command="vit-deploy models",
+                next_command=AS_MODULE,
             )

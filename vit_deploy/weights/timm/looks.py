@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vit_deploy.errors import ImportFailed
 from vit_deploy.model.architectures import NAMED_CONFIGS, is_timms
+from vit_deploy.weights.strangers import AS_MODULE
 
 if TYPE_CHECKING:
     from vit_deploy.model.config import ViTConfig
@@ -175,7 +176,7 @@ def require_vit(weights: Weights) -> None:
                 raise ImportFailed(
                     f"the checkpoint has {part}: weight {name!r}",
                     expected="a Vision Transformer of pre-norm blocks, LayerNorm and full attention",
-                    next_command="vit-deploy models",
+                    next_command=AS_MODULE,
                 )
 
 

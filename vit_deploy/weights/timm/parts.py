@@ -9,6 +9,7 @@ from vit_deploy.errors import ImportFailed
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.fields import shown
 from vit_deploy.model.rotary_config import RotaryConfig
+from vit_deploy.weights.strangers import AS_MODULE
 
 if TYPE_CHECKING:
     from vit_deploy.model.config import Activation
@@ -37,7 +38,7 @@ def refusal(args: Fields, name: str, expected: str) -> ImportFailed:
     return ImportFailed(
         f"the checkpoint's model_args say {name}={shown(args.data.get(name))}, which is not supported",
         expected=expected,
-        next_command="vit-deploy models",
+        next_command=AS_MODULE,
     )
 
 
