@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vit_deploy.cli._bundle_view import show_bundle
 from vit_deploy.cli._code import input_shape_option
 from vit_deploy.cli._model_view import describe, layers
-from vit_deploy.cli._output import human_bytes, json_option, next_step, note, print_json, print_table
+from vit_deploy.cli._output import human_bytes, json_option, next_step, print_json, print_table
 from vit_deploy.cli._pictures import chosen_pictures
-from vit_deploy.cli._proof import (
-    bundle_proof,
-    describe_proof,
-    no_checkpoint_in,
-    print_proof,
-    prove_option,
-    run_proof,
-)
+from vit_deploy.cli._proof import no_checkpoint_in, print_proof, prove_option, run_proof
 from vit_deploy.cli._sizes import image_size_option
 from vit_deploy.cli._weights import tell_notes, use_ema_option
 from vit_deploy.errors import UsageFailed
@@ -31,7 +25,6 @@ from vit_deploy.spec import size_text
 
 if TYPE_CHECKING:
     from vit_deploy.bundle import Bundle
-    from vit_deploy.bundle.manifest import ArtefactRecord
     from vit_deploy.model.summary import LayerRow
     from vit_deploy.proof import Proof
     from vit_deploy.weights.imported import Model
@@ -87,16 +80,7 @@ def command(
     from vit_deploy.bundle.manifest import MANIFEST_NAME
 
     if (Path(target) / MANIFEST_NAME).is_file():
-        bundle = Bundle.open(target)
-        if prove:
-            raise no_checkpoint_in(bundle)
-        if image_size:
-            raise UsageFailed(
-                f"{target!r} is a bundle, whose image size is what it was exported at",
-                expected="--image-size with a model",
-                next_command=f"vit-deploy export -m {shlex.quote(target)} --image-size {size_text(image_size)}",
-            )
-        _inspect_bundle(bundle, as_json)
+        _inspect_bundle(Bundle.open(target), target, image_size, prove, as_json)
         return
     if images and not prove:
         raise UsageFailed("--images is given without --prove", expected="pictures to prove the import with")
@@ -121,11 +105,30 @@ def command(
     _show_model(model, proof, batch_size, depth, as_json)
     if proof is not None:
         require_passed(proof)
+    kept = (" --use-ema" if use_ema else "") + (" --prove" if prove else "")
+    given = _given(arch, input_shape, image_size)
+    next_step(f"vit-deploy export -m {shlex.quote(target)}{given} --format onnx{kept}")
+
+
+def _given(arch: str, input_shape: str, image_size: tuple[int, int] | None) -> str:
+    """The flags that said which model, as `export` takes them too."""
     given = f" --arch {shlex.quote(arch)}" if arch else ""
     given += f" --input-shape {shlex.quote(input_shape)}" if input_shape else ""
-    given += f" --image-size {size_text(image_size)}" if image_size else ""
-    kept = (" --use-ema" if use_ema else "") + (" --prove" if prove else "")
-    next_step(f"vit-deploy export -m {shlex.quote(target)}{given} --format onnx{kept}")
+    return given + (f" --image-size {size_text(image_size)}" if image_size else "")
+
+
+def _inspect_bundle(
+    bundle: Bundle, target: str, image_size: tuple[int, int] | None, prove: bool, as_json: bool
+) -> None:
+    if prove:
+        raise no_checkpoint_in(bundle)
+    if image_size:
+        raise UsageFailed(
+            f"{target!r} is a bundle, whose image size is what it was exported at",
+            expected="--image-size with a model",
+            next_command=f"vit-deploy export -m {shlex.quote(target)} --image-size {size_text(image_size)}",
+        )
+    show_bundle(bundle, as_json)
 
 
 def _show_model(model: Model, proof: Proof | None, batch_size: int, depth: int, as_json: bool) -> None:
@@ -196,109 +199,4 @@ def _model_json(model: Model) -> dict[str, Any]:
         "config": model.config.to_dict(),
         "preprocessing": model.preprocessing.to_dict() if model.preprocessing else None,
         "labels": list(model.labels),
-    }
-
-
-def _inspect_bundle(bundle: Bundle, as_json: bool) -> None:
-    from vit_deploy.errors import HostileInput
-
-    problems = {name: _problem(bundle, name) for name in ("", *bundle.records)}
-    record = bundle.manifest.model
-    if as_json:
-        print_json(
-            "inspect",
-            {
-                "kind": "bundle",
-                "source": record.source.model_dump(),
-                "config": record.config,
-                "preprocessing": record.preprocessing,
-                "labels": record.labels,
-                "weights": {**record.weights.model_dump(), "intact": not problems[""]},
-                "proof": record.proof.model_dump() if record.proof else None,
-                "artefacts": [
-                    _artefact_json(entry, not problems[name]) for name, entry in bundle.records.items()
-                ],
-            },
-        )
-    else:
-        _print_bundle(bundle, problems)
-    found = [problem for problem in problems.values() if problem]
-    if found:
-        raise HostileInput(
-            found[0] if len(found) == 1 else f"{len(found)} parts of the bundle were changed: {found[0]}",
-            expected="files with the hashes of the manifest",
-            next_command="vit-deploy export again, or restore the files",
-        )
-    next_step(f"vit-deploy verify {shlex.quote(str(bundle.path))}")
-
-
-def _problem(bundle: Bundle, name: str) -> str:
-    """What is wrong with the files of an artefact, or of the weights where ``name`` is empty."""
-    from vit_deploy.errors import HostileInput
-
-    try:
-        if name:
-            bundle.artefact(name)
-        else:
-            bundle.reference(bundle.config.io_spec())
-    except HostileInput as error:
-        return error.found
-    return ""
-
-
-def _print_bundle(bundle: Bundle, problems: dict[str, str]) -> None:
-    record = bundle.manifest.model
-    click.echo(f"source   {record.source.kind}: {record.source.name} (sha256 {record.source.sha256[:12]})")
-    state = "changed" if problems[""] else "intact"
-    click.echo(f"weights  {human_bytes(record.weights.bytes)}, {state}; {len(record.labels)} labels")
-    proof = bundle_proof(bundle)
-    if proof is not None:
-        click.echo(f"proof    {describe_proof(proof)}")
-    click.echo()
-    print_table(
-        ["artefact", "size>", "parity", "p95>", "worst>", "batch", "files", "made with"],
-        [_artefact_cells(entry, problems[name]) for name, entry in bundle.records.items()],
-    )
-    for name, entry in bundle.records.items():
-        if entry.sizes:
-            least, most = size_text(entry.sizes.minimum), size_text(entry.sizes.maximum)
-            note(f"{name}: takes heights and widths of {least} to {most}")
-        facts = ", ".join(f"{key} {value}" for key, value in entry.facts.items() if _is_plain(value))
-        if facts:
-            note(f"{name}: {facts}")
-        if entry.parity.reason:
-            note(f"{name}: {entry.parity.verdict().word}: {entry.parity.reason}")
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, (str, int, float)) and value != ""
-
-
-def _artefact_cells(record: ArtefactRecord, problem: str) -> tuple[str, ...]:
-    parity, batch = record.parity, record.batch
-    return (
-        record.name,
-        human_bytes(record.nbytes),
-        parity.verdict().word,
-        f"{parity.p95_ratio:.2f}" if parity.p95_ratio is not None else "–",
-        f"{parity.worst_ratio:.2f}" if parity.worst_ratio is not None else "–",
-        str(batch.maximum) if batch.minimum == batch.maximum else f"{batch.minimum}–{batch.maximum}",
-        "changed" if problem else "intact",
-        ", ".join(f"{name} {version}" for name, version in record.tools.items()),
-    )
-
-
-def _artefact_json(record: ArtefactRecord, intact: bool) -> dict[str, Any]:
-    """One artefact, under the names that every document uses."""
-    data = record.model_dump()
-    parity = data.pop("parity")
-    return {
-        **data,
-        "dtype": data.pop("precision"),
-        "bytes": record.nbytes,
-        "intact": intact,
-        "passed": parity["passed"],
-        "worst_ratio": parity["worst_ratio"],
-        "p95_ratio": parity["p95_ratio"],
-        "parity": parity,
     }
