@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,10 +46,12 @@ from vit_deploy.errors import HostileInput, OutputFailed, UsageFailed
 from vit_deploy.model.kinds import architecture_from
 from vit_deploy.protocols import Artefact, ExportedFiles, recorded_options
 from vit_deploy.weights.safetensors_file import read_safetensors
-from vit_deploy.weights.tensors import sync_file, write_safetensors
+from vit_deploy.weights.tensors import Weights, WeightTensor, sync_file, write_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import torch
 
     from vit_deploy.facts import Verdict
     from vit_deploy.spec import Precision
@@ -81,6 +84,7 @@ def edit_bundle(path: str | Path, model: Model) -> Iterator[BundleEditor]:
             try:
                 editor.begin()
                 yield editor
+                editor.require_weights()
             finally:
                 editor.finish()
     except Timeout as error:
@@ -112,11 +116,15 @@ class BundleEditor:
         self._given = model
         self._staging = path / STAGING
         self._manifest: Manifest | None = None
-        self._weights: FileRecord | None = None
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._writing: Future[FileRecord] | None = None
         self.proof: ProofRecord | None = None
 
     def begin(self) -> None:
-        """Clear what an interrupted run left, and write the reference weights if they are new."""
+        """Clear what an interrupted run left, and begin to write the reference weights if they are new.
+
+        They are written while the first artefact's graph is captured, which needs none of them.
+        """
         shutil.rmtree(self._staging, ignore_errors=True)
         self._staging.mkdir()
         if (self.path / MANIFEST_NAME).exists():
@@ -125,7 +133,7 @@ class BundleEditor:
             self._mend_weights(self._manifest.model.weights)
         clear_unnamed(self.path, self._manifest)
         if self._manifest is None:
-            self._weights = self._write_new_weights()
+            self._writing = self._writer.submit(self._write_new_weights)
 
     def _write_new_weights(self) -> FileRecord:
         """Write the weights while the checkpoint is hashed, which the manifest will want: both take long."""
@@ -182,14 +190,36 @@ class BundleEditor:
 
     @property
     def model(self) -> Model:
-        """The model, its weights read from the bundle's own reference weights."""
-        return replace(self._given, weights=read_safetensors(self.path / self._weights_record().name))
+        """The model, its weights read from the bundle's own reference weights once they are written."""
+        kept = (tensor.stored() for tensor in self._given.weights.values())
+        weights = Weights(
+            WeightTensor(tensor.name, tensor.shape, tensor.dtype, partial(self._read_written, tensor.name))
+            for tensor in kept
+        )
+        return replace(self._given, weights=weights)
+
+    def _read_written(self, name: str) -> torch.Tensor:
+        return self._written_weights[name].read()
+
+    @cached_property
+    def _written_weights(self) -> Weights:
+        return read_safetensors(self.path / self._weights_record().name)
+
+    def require_weights(self) -> None:
+        """Wait for the reference weights, and raise what writing them met."""
+        self._weights_record()
 
     def _weights_record(self) -> FileRecord:
-        record = self._manifest.model.weights if self._manifest else self._weights
-        if record is None:
+        """The record of the reference weights; waits until they are written.
+
+        Raises:
+            OSError: what writing them met.
+        """
+        if self._manifest is not None:
+            return self._manifest.model.weights
+        if self._writing is None:
             raise OutputFailed("the bundle was not begun")
-        return record
+        return self._writing.result()
 
     def accepted(self, name: str) -> Artefact | None:
         """An artefact that the bundle holds already, its hashes verified, or ``None``."""
@@ -278,6 +308,7 @@ class BundleEditor:
 
     def finish(self) -> None:
         """Clear the staging folder; a bundle that got no artefact leaves nothing."""
+        self._writer.shutdown(wait=True)
         shutil.rmtree(self._staging, ignore_errors=True)
         if not (self.path / MANIFEST_NAME).exists():
             clear_unnamed(self.path, self._manifest)
