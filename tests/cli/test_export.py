@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vit_deploy.cli.export import _slug, batch_range
+from vit_deploy.cli._shapes import batch_range
+from vit_deploy.cli.export import _slug
 from vit_deploy.errors import UsageFailed
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.spec import BatchRange

@@ -1,12 +1,15 @@
-"""``--minShapes``, ``--optShapes`` and ``--maxShapes`` of artefacts that take 8-bit pictures."""
+"""``--minShapes``, ``--optShapes`` and ``--maxShapes``: normalised pixels, 8-bit pictures, free image sizes."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
+from vit_deploy.cli._code import module_batch_range
+from vit_deploy.cli._sizes import dynamic_ranges
 from vit_deploy.errors import UsageFailed
 from vit_deploy.model.contract import IMAGES, PICTURE_SIZES
+from vit_deploy.model.module_config import ModuleConfig
 from vit_deploy.spec import BatchRange, SizeRange
 
 if TYPE_CHECKING:
@@ -14,9 +17,62 @@ if TYPE_CHECKING:
 
     from vit_deploy.model.kinds import Architecture
     from vit_deploy.spec import Contract
+    from vit_deploy.weights.imported import Model
 
 _FLAGS = ("--minShapes", "--optShapes", "--maxShapes")
 _SHAPE = re.compile(rf"(?:{IMAGES}:)?([0-9]{{1,6}})x([0-9]{{1,6}})x([0-9]{{1,6}})x([0-9]{{1,6}})")
+
+
+def named_ranges(
+    model: Model, contract: Contract, shapes: tuple[str, str, str], *, dynamic: bool
+) -> tuple[BatchRange | None, SizeRange | None, SizeRange | None]:
+    """What trtexec's shapes name: the batch sizes; the sizes of pictures and of images where they are free.
+
+    Args:
+        model: whose shapes they are.
+        contract: what the artefact takes.
+        shapes: the smallest, the best and the largest, each as it was given or empty.
+        dynamic: whether the image size is left free.
+
+    Raises:
+        UsageFailed: for a shape of another form, or that is not the model's.
+    """
+    if dynamic:
+        batch, sizes = dynamic_ranges(model.vit_config, contract, *shapes)
+        return batch, None, sizes
+    if contract == "pixel_values" or isinstance(model.config, ModuleConfig):
+        return batch_range(model.config, *shapes), None, None
+    return *picture_ranges(model.config, contract, *shapes), None
+
+
+def batch_range(config: Architecture, smallest: str, best: str, largest: str) -> BatchRange | None:
+    """The batch sizes that trtexec's shapes name; the rest of a shape must be the model's own.
+
+    ``None`` where none is named and the model decides.
+
+    Raises:
+        UsageFailed: for a shape that is not ``BxCxHxW`` or is not the model's.
+    """
+    if isinstance(config, ModuleConfig):
+        return module_batch_range(config, smallest, best, largest)
+    default = BatchRange()
+    low = _batch_of("--minShapes", smallest, config) or default.minimum
+    high = _batch_of("--maxShapes", largest, config)
+    middle = _batch_of("--optShapes", best, config)
+    high = high or max(default.maximum, low, middle or 0)
+    return BatchRange(low, middle or max(low, min(default.optimum, high)), high)
+
+
+def _batch_of(flag: str, text: str, config: Architecture) -> int:
+    if not text:
+        return 0
+    channels, (height, width) = config.in_channels, config.image_size
+    found = re.fullmatch(r"(?:pixel_values:)?(\d+)x(\d+)x(\d+)x(\d+)", text)
+    if not found or tuple(map(int, found.groups()[1:])) != (channels, height, width):
+        raise UsageFailed(
+            f"{flag} is {text!r}", expected=f"pixel_values:Bx{channels}x{height}x{width}, with a batch size B"
+        )
+    return int(found.group(1))
 
 
 def picture_ranges(

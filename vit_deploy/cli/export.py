@@ -10,64 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vit_deploy import registry
-from vit_deploy.cli._code import input_shape_option, module_batch_range
-from vit_deploy.cli._output import (
-    TerminalProgress,
-    human_bytes,
-    json_option,
-    next_step,
-    note,
-    print_json,
-    print_notes,
-    print_table,
-    warn,
-)
+from vit_deploy.cli._export_options import chosen_formats, export_options, exporter_options, words_of
+from vit_deploy.cli._export_report import report
+from vit_deploy.cli._output import TerminalProgress, json_option, next_step, note, warn
 from vit_deploy.cli._pictures import chosen_pictures
-from vit_deploy.cli._proof import prove_option, run_proof
-from vit_deploy.cli._shapes import picture_ranges
-from vit_deploy.cli._sizes import dynamic_option, dynamic_ranges, image_size_option
-from vit_deploy.cli._weights import tell_notes, use_ema_option
-from vit_deploy.errors import BackendMissing, UsageFailed
+from vit_deploy.cli._proof import run_proof
+from vit_deploy.cli._shapes import named_ranges
+from vit_deploy.cli._weights import tell_notes
+from vit_deploy.errors import BackendMissing
 from vit_deploy.model.architectures import DEFAULT_ARCH
-from vit_deploy.model.module_config import PREFIX, ModuleConfig
-from vit_deploy.parity.images import MAX_IMAGES
-from vit_deploy.protocols import option_fields
-from vit_deploy.spec import CONTRACTS, PRECISIONS, BatchRange
+from vit_deploy.model.module_config import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from vit_deploy.deploy.export import Outcome
-    from vit_deploy.model.kinds import Architecture
-    from vit_deploy.proof import Proof
-    from vit_deploy.spec import Contract, SizeRange
-    from vit_deploy.weights.imported import Model
-
-
-def exporter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Offer every field of every exporter's ``Options`` as a flag; unset flags stay ``None``."""
-    seen: dict[str, tuple[Any, list[str]]] = {}
-    for name in registry.formats():
-        for field in option_fields(registry.exporter(name).Options).values():
-            seen.setdefault(field.name, (field, []))[1].append(name)
-    for field, takers in reversed(seen.values()):
-        command = _flag(field, takers)(command)
-    return command
-
-
-def _flag(field: Any, takers: Sequence[str]) -> Callable[..., Any]:
-    flag = field.metadata["flag"] or f"--{field.name.replace('_', '-')}"
-    text = f"[{', '.join(takers)}] {field.metadata['help']}"
-    settings: dict[str, Any] = {"default": None, "help": text}
-    choices = field.metadata["choices"]
-    if isinstance(field.default, bool):
-        return click.option(f"{flag}/--no-{flag.removeprefix('--')}", field.name, **settings)
-    if choices:
-        settings["type"] = click.Choice(choices)
-    elif isinstance(field.default, int):
-        settings["type"] = int
-    return click.option(flag, field.name, **settings)
+    from vit_deploy.spec import Contract
 
 
 @click.command(
@@ -75,66 +33,7 @@ def _flag(field: Any, takers: Sequence[str]) -> Callable[..., Any]:
     epilog="Examples: vit-deploy export --format onnx · "
     "vit-deploy export -m ./my-vit --format onnx,torchscript,tensorrt -o bundle",
 )
-@click.option(
-    "-m",
-    "--model",
-    default="",
-    help="A named architecture (random weights), a directory in Hugging Face or timm layout, a bundle, "
-    "a checkpoint file with --arch, hf-hub:ORG/NAME, or py:PACKAGE.MODULE:FACTORY for a module of your own, "
-    f"whose code is run (the current directory is importable).  [default: {DEFAULT_ARCH}]",
-)
-@click.option("--arch", default="", help="The architecture of a checkpoint file; see `vit-deploy models`.")
-@click.option(
-    "--weights",
-    default="",
-    type=click.Path(),
-    help="A checkpoint file for the architecture, or the py: module, that --model names.",
-)
-@input_shape_option
-@click.option("--num-classes", type=click.IntRange(min=0), help="Classes of the checkpoint's head.")
-@click.option("--format", "formats", default="onnx", show_default=True, help="Formats, by comma, or `all`.")
-@click.option(
-    "--dtype",
-    type=click.Choice(PRECISIONS),
-    default="fp32",
-    show_default=True,
-    help="Declared precision of the artefacts.",
-)
-@click.option(
-    "--input",
-    "contract",
-    type=click.Choice(CONTRACTS),
-    default="pixel_values",
-    show_default=True,
-    help="What the artefacts take: normalised pixels; uint8 pictures of the model's size, normalised in the "
-    "artefact; or pictures of any size, resized and cropped in it too.",
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle; made where none is.")
-@click.option("--outputs", default="", help="Outputs, by comma: logits, embedding, tokens, image_embeds.")
-@image_size_option
-@dynamic_option
-@click.option("--minShapes", "min_shapes", default="", help="Smallest input, as in trtexec: 1x3x224x224.")
-@click.option("--optShapes", "opt_shapes", default="", help="Input to be fastest at.")
-@click.option("--maxShapes", "max_shapes", default="", help="Largest input.  [default: 8x3x224x224]")
-@click.option("--images", type=click.Path(path_type=Path), help="A folder of pictures to verify with.")
-@click.option(
-    "--max-images",
-    type=click.IntRange(min=1),
-    default=MAX_IMAGES,
-    show_default=True,
-    help="How many of those pictures are used, evenly spread.",
-)
-@click.option("--verify/--no-verify", default=True, help="Prove each artefact equal to eager PyTorch.")
-@prove_option
-@click.option("--allow-nonfinite", is_flag=True, help="Take weights that hold NaN or Inf.")
-@use_ema_option
-@click.option(
-    "--seed",
-    type=int,
-    default=0,
-    show_default=True,
-    help="Seed of random weights, and of torch while a py: factory runs.",
-)
+@export_options
 @exporter_options
 @json_option
 def command(
@@ -197,14 +96,16 @@ def command(
         proof = run_proof(request, loading() if image_size else loaded, pictures)
         note(f"proof: {proof.sentence}")
     target = output or Path(f"{_slug(model or arch or weights)}-bundle")
-    batch, pictures_of, sizes = _ranges(loaded, contract, (min_shapes, opt_shapes, max_shapes), dynamic=dynamic)
+    batch, pictures_of, sizes = named_ranges(
+        loaded, contract, (min_shapes, opt_shapes, max_shapes), dynamic=dynamic
+    )
     with TerminalProgress() as progress:
         outcomes = export_model(
             loaded,
             target,
             names,
             precision=dtype,  # type: ignore[arg-type]
-            outputs=_words(outputs),  # type: ignore[arg-type]
+            outputs=words_of(outputs),  # type: ignore[arg-type]
             batch=batch,
             contract=contract,
             picture_sizes=pictures_of,
@@ -219,133 +120,10 @@ def command(
     return _finish(outcomes, target)
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def chosen_formats(text: str) -> list[str]:
-    """The formats named in a list, or all that this machine can make; the rest is told on stderr."""
-    if text != "all":
-        names = [registry.canonical(name) for name in _words(text)]
-        if not names:
-            raise UsageFailed(
-                "--format names no format", expected="--format onnx", next_command="vit-deploy formats"
-            )
-        for name in names:
-            registry.exporter(name)
-        return names
-    names = []
-    for name in registry.formats():
-        found = registry.exporter(name).available()
-        if found.ok:
-            names.append(name)
-        else:
-            note(f"left out: {name}: {found.reason}; {found.mend}")
-    return names
-
-
-def _ranges(
-    model: Model, contract: Contract, shapes: tuple[str, str, str], *, dynamic: bool
-) -> tuple[BatchRange | None, SizeRange | None, SizeRange | None]:
-    """What trtexec's shapes name: the batch sizes; the sizes of pictures and of images where they are free."""
-    if dynamic:
-        batch, sizes = dynamic_ranges(model.vit_config, contract, *shapes)
-        return batch, None, sizes
-    if contract == "pixel_values" or isinstance(model.config, ModuleConfig):
-        return batch_range(model.config, *shapes), None, None
-    return *picture_ranges(model.config, contract, *shapes), None
-
-
-def batch_range(config: Architecture, smallest: str, best: str, largest: str) -> BatchRange | None:
-    """The batch sizes that trtexec's shapes name; the rest of a shape must be the model's own.
-
-    ``None`` where none is named and the model decides.
-
-    Raises:
-        UsageFailed: for a shape that is not ``BxCxHxW`` or is not the model's.
-    """
-    if isinstance(config, ModuleConfig):
-        return module_batch_range(config, smallest, best, largest)
-    default = BatchRange()
-    low = _batch_of("--minShapes", smallest, config) or default.minimum
-    high = _batch_of("--maxShapes", largest, config)
-    middle = _batch_of("--optShapes", best, config)
-    high = high or max(default.maximum, low, middle or 0)
-    return BatchRange(low, middle or max(low, min(default.optimum, high)), high)
-
-
-def _batch_of(flag: str, text: str, config: Architecture) -> int:
-    if not text:
-        return 0
-    channels, (height, width) = config.in_channels, config.image_size
-    found = re.fullmatch(r"(?:pixel_values:)?(\d+)x(\d+)x(\d+)x(\d+)", text)
-    if not found or tuple(map(int, found.groups()[1:])) != (channels, height, width):
-        raise UsageFailed(
-            f"{flag} is {text!r}", expected=f"pixel_values:Bx{channels}x{height}x{width}, with a batch size B"
-        )
-    return int(found.group(1))
-
-
 def _slug(model: str) -> str:
     """A folder name made of a model's name."""
     stem = Path(model.removeprefix("hf-hub:").removeprefix(PREFIX)).name or Path(model).resolve().name
     return re.sub(r"[^\w.-]+", "-", stem).removesuffix(".safetensors").removesuffix(".pth") or "model"
-
-
-def report(outcomes: Sequence[Outcome], target: Path, *, as_json: bool, proof: Proof | None = None) -> None:
-    """The outcomes as one JSON document, or as a table."""
-    if as_json:
-        artefacts = [outcome_json(entry) for entry in outcomes]
-        proved = proof.to_dict() if proof else None
-        print_json("export", {"bundle": str(target), "proof": proved, "artefacts": artefacts})
-        return
-    rows = []
-    for entry in outcomes:
-        verdict = entry.verdict
-        ratio = f"{verdict.worst_ratio:.2f}" if verdict and verdict.worst_ratio is not None else "–"
-        rows.append(
-            (
-                entry.name,
-                verdict.word if verdict else "not made",
-                ratio,
-                human_bytes(entry.record.nbytes) if entry.record else "–",
-                f"{entry.export_s:.1f}",
-                f"{entry.verify_s:.1f}",
-            )
-        )
-    headings = ("artefact", "parity", "worst ratio>", "size>", "export s>", "verify s>")
-    print_table(headings, rows, title=f"bundle {target}")
-    print_notes((entry.name, _note(entry)) for entry in outcomes)
-
-
-def _note(outcome: Outcome) -> str:
-    if outcome.error:
-        return outcome.error.in_a_line
-    return outcome.verdict.reason if outcome.verdict else ""
-
-
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """One artefact as the machine-readable documents have it."""
-    verdict, record = outcome.verdict, outcome.record
-    return {
-        "name": outcome.name,
-        "format": outcome.format,
-        "dtype": outcome.precision,
-        "input": outcome.contract,
-        "bytes": record.nbytes if record else None,
-        "accepted": record is not None,
-        "passed": verdict.passed if verdict else None,
-        "worst_ratio": verdict.worst_ratio if verdict else None,
-        "p95_ratio": verdict.p95_ratio if verdict else None,
-        "backend": verdict.backend if verdict else None,
-        "reason": verdict.reason if verdict else "",
-        "samples": verdict.samples if verdict else 0,
-        "error": str(outcome.error) if outcome.error else None,
-        "files": [file.model_dump() for file in record.files] if record else [],
-        "facts": dict(record.facts) if record else {},
-        "export_s": round(outcome.export_s, 3),
-        "verify_s": round(outcome.verify_s, 3),
-    }
 
 
 def _finish(outcomes: Sequence[Outcome], target: Path) -> int:
