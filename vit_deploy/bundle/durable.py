@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
+from vit_deploy.bundle.folder import ARTEFACTS
 from vit_deploy.bundle.manifest import FileRecord
 from vit_deploy.weights.hashes import sha256_of
 
@@ -33,3 +35,30 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def publish(bundle: Path, folder: Path, name: str, files: list[FileRecord]) -> str:
+    """Rename a staged folder to a name made of its content's hash, which no other content has.
+
+    Args:
+        bundle: the bundle's own folder.
+        folder: the staged one, its files flushed already.
+        name: of the artefact.
+        files: what is in it.
+
+    Returns:
+        The new name, relative to the bundle; of what was there before, where it is the same and whole.
+    """
+    content = hashlib.sha256("".join(f"{file.name}{file.sha256}" for file in files).encode())
+    (bundle / ARTEFACTS).mkdir(exist_ok=True)
+    directory = f"{ARTEFACTS}/{name}-{content.hexdigest()[:12]}"
+    damaged = 0
+    while (bundle / directory).exists():
+        if all(is_whole(bundle / directory, file) for file in files):
+            return directory
+        damaged += 1
+        directory = f"{ARTEFACTS}/{name}-{content.hexdigest()[:12]}-{damaged}"
+    sync_directory(folder)
+    folder.rename(bundle / directory)
+    sync_directory(bundle / ARTEFACTS)
+    return directory

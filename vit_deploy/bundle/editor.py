@@ -9,7 +9,6 @@ bundle is next opened for writing; so a reader that holds the last manifest stil
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -18,9 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vit_deploy import __version__
-from vit_deploy.bundle.durable import is_whole, record_of, sync_directory
+from vit_deploy.bundle.durable import is_whole, publish, record_of, sync_directory
 from vit_deploy.bundle.folder import (
-    ARTEFACTS,
     LOCK_NAME,
     STAGING,
     clear_unnamed,
@@ -245,7 +243,7 @@ class BundleEditor:
         """Move a candidate into the bundle and write the manifest that names it."""
         folder = self._staging / candidate.name
         files = [record_of(folder, name) for name in exported.files]
-        directory = self._publish(folder, candidate.name, files)
+        directory = publish(self.path, folder, candidate.name, files)
         record = ArtefactRecord(
             name=candidate.name,
             format=candidate.format,
@@ -264,22 +262,6 @@ class BundleEditor:
         )
         self._commit(record)
         return record
-
-    def _publish(self, folder: Path, name: str, files: list[FileRecord]) -> str:
-        """Rename a staged folder to a name made of its content's hash, which no other content has."""
-        content = hashlib.sha256("".join(f"{file.name}{file.sha256}" for file in files).encode())
-        (self.path / ARTEFACTS).mkdir(exist_ok=True)
-        directory = f"{ARTEFACTS}/{name}-{content.hexdigest()[:12]}"
-        damaged = 0
-        while (self.path / directory).exists():
-            if all(is_whole(self.path / directory, file) for file in files):
-                return directory
-            damaged += 1
-            directory = f"{ARTEFACTS}/{name}-{content.hexdigest()[:12]}-{damaged}"
-        sync_directory(folder)
-        folder.rename(self.path / directory)
-        sync_directory(self.path / ARTEFACTS)
-        return directory
 
     def _commit(self, record: ArtefactRecord) -> None:
         old, recipe = self._manifest, self._given.preprocessing
