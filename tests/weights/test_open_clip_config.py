@@ -35,7 +35,7 @@ TEXT = {"context_length": 8, "vocab_size": 99, "width": 32, "heads": 2, "layers"
         ({**OWN, "layers": [3, 4, 6, 3]}, "is a ResNet"),
         (
             {"timm_model_name": "convnext_base", "timm_proj": "linear"},
-            "'convnext_base', which has convolutional",
+            "'convnext_base', which has stages of convolutions",
         ),
         ({"timm_model_name": "vitamin_base_224", "timm_proj": "linear"}, "convolutional stages"),
         ({"timm_model_name": "vit_tiny_patch16_224", "timm_proj": "mlp"}, "an MLP as projection"),
