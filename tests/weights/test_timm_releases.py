@@ -152,7 +152,7 @@ def test_pre_logits_of_the_first_releases(save_timm, tmp_path, small_arch, run64
             "vit_base_patch14_dinov2",
             "4 register tokens.*DINOv2 with registers",
         ),
-        ("vit_base_patch14_dinov2", {}, "vit_base_patch14_reg4_dinov2", "no 4 register tokens.*DINOv2"),
+        ("vit_base_patch14_dinov2", {}, "vit_base_patch14_reg4_dinov2", "no register tokens.*DINOv2"),
         (
             "vit_base_patch14_reg4_dinov2",
             {},
@@ -211,3 +211,24 @@ def test_two_weights_of_one_meaning(tmp_path):
     torch.save(state, tmp_path / "weights.pth")
     with pytest.raises(ImportFailed, match="same meaning"):
         load_model(str(tmp_path / "weights.pth"), arch="vit_base_patch16_224")
+
+
+@pytest.mark.parametrize(
+    ("saved", "kwargs", "looks"),
+    [
+        ("vit_base_patch14_reg4_dinov2", {}, "DINOv2 with registers, of another size"),
+        ("deit_tiny_distilled_patch16_224", {}, "distilled DeiT, of another size"),
+        ("vit_tiny_patch16_224", {"no_embed_class": True, "init_values": 1e-5}, ""),
+    ],
+)
+def test_what_a_checkpoint_of_sizes_of_its_own_looks_like(tmp_path, saved, kwargs, looks):
+    import timm
+
+    with torch.device("meta"):
+        module = timm.create_model(saved, embed_dim=48, depth=2, num_heads=4, img_size=56, **kwargs)
+    torch.save(
+        {name: torch.zeros(value.shape) for name, value in module.state_dict().items()}, tmp_path / "w.pth"
+    )
+    with pytest.raises(ImportFailed) as caught:
+        load_model(str(tmp_path / "w.pth"), arch="eva02_base_patch14_448")
+    assert caught.value.found.partition("it looks like ")[2] == looks

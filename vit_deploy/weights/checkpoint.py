@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from vit_deploy.weights.tensors import Weights
 
 
-def _transformers(weights: Weights, base: ViTConfig, arch: str, num_classes: int | None) -> Bare:  # noqa: ARG001
-    return Bare(*transformers.config_of(weights, base, num_classes))
-
-
 def _timm(weights: Weights, base: ViTConfig, arch: str, num_classes: int | None) -> Bare:  # noqa: ARG001
     return Bare(*timm.config_of(weights, base, num_classes))
 
@@ -35,7 +31,7 @@ DIALECTS: dict[str, tuple[Callable[[Weights], bool], Callable[[Weights, ViTConfi
     "jax_npz": (jax_npz.speaks, jax_npz.read),
     "torchvision": (torchvision.speaks, torchvision.read),
     "open_clip": (open_clip.speaks, open_clip.read),
-    "transformers": (transformers.speaks, _transformers),
+    "transformers": (transformers.speaks, transformers.read),
     "timm": (bool, _timm),
 }
 """Whether a source's names are those of some weights, and how it reads them; the first that knows them

@@ -41,8 +41,19 @@ def expected_shapes(config: ViTConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def check_names(expected: dict[str, tuple[int, ...]], found: Weights) -> None:
+_THE_CONFIG = "the config"
+_FITTING = (
+    "give a bare file the --arch that fits (vit-deploy models), a directory the config.json saved with it"
+)
+
+
+def check_names(expected: dict[str, tuple[int, ...]], found: Weights, origin: str = _THE_CONFIG) -> None:
     """Refuse missing and unexpected weights, with the nearest names.
+
+    Args:
+        expected: shapes by name.
+        found: what the checkpoint holds.
+        origin: whose the expected weights are.
 
     Raises:
         ImportFailed: naming up to five of each.
@@ -61,7 +72,7 @@ def check_names(expected: dict[str, tuple[int, ...]], found: Weights) -> None:
     raise ImportFailed(
         f"the checkpoint's weights do not fit the architecture: {'; '.join(parts)}",
         expected=f"the {len(expected)} weights of the architecture and no others",
-        next_command="vit-deploy models, and --arch with the name that fits",
+        next_command=_remedy(origin, _FITTING),
     )
 
 
@@ -72,13 +83,18 @@ def _nearest_hint(name: str, candidates: list[str]) -> str:
 
 def _shape_hint(name: str) -> str:
     if name == "pos_embed":
-        return "choose the --arch of the checkpoint's own resolution: positions are not resampled"
+        return "give the size that it was trained at (--arch, or config.json); --image-size resamples it"
     if name.startswith("head"):
         return "give --num-classes with the checkpoint's own number of classes"
-    return "vit-deploy models, and --arch with the name that fits"
+    return _FITTING
 
 
-def check_shapes(expected: dict[str, tuple[int, ...]], found: Weights, origin: str = "the config") -> None:
+def _remedy(origin: str, hint: str) -> str:
+    """The next step: a module of a user's own has no --arch."""
+    return hint if origin == _THE_CONFIG else "save the weights from the module that the factory gives"
+
+
+def check_shapes(expected: dict[str, tuple[int, ...]], found: Weights, origin: str = _THE_CONFIG) -> None:
     """Refuse a weight whose shape is not the expected one.
 
     Raises:

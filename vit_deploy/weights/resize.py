@@ -139,7 +139,7 @@ def _at_grid(tensor: WeightTensor, old: ViTConfig, new: ViTConfig, *, exact: boo
             raise ImportFailed(
                 f"weight {tensor.name!r} has shape {tensor.shape}",
                 expected=f"shape {before}, from the config, so that it can be resampled",
-                next_command="vit-deploy models, and --arch with the name that fits",
+                next_command="give the --arch, or the config.json, of the size that it was trained at",
             )
 
         def read() -> torch.Tensor:

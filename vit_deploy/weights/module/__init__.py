@@ -263,7 +263,7 @@ def _load_file(module: nn.Module, path: Path) -> None:
     found = read_checkpoint_file(path)
     own = weights_of(module)
     expected = {name: tensor.shape for name, tensor in own.items()}
-    check_names(expected, found)
+    check_names(expected, found, "the module that the factory gives")
     check_shapes(expected, found, "the module that the factory gives")
     for name, tensor in found.items():
         if tensor.stored().dtype != own[name].stored().dtype:
@@ -275,7 +275,7 @@ def _require_same(module: nn.Module, described: Model, config: ModuleConfig) -> 
     """Refuse a module that is no longer the one that the bundle was made from."""
     own = weights_of(module)
     expected = {name: tensor.shape for name, tensor in own.items()}
-    check_names(expected, described.weights)
+    check_names(expected, described.weights, "the module that the factory gives now")
     check_shapes(expected, described.weights, "the module that the factory gives now")
     kept = digest_of(described.weights) if config.own_weights else ""
     if config.own_weights and digest_of(own) != kept:

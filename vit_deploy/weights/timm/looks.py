@@ -72,6 +72,9 @@ _PARTS = {
 }
 """The parts that tell families apart, in words."""
 
+_OF_CLASSES = {"final_norm", "fc_norm", "distillation_head"}
+"""Parts in which classes of one family differ: with a head, or a projection, or neither."""
+
 _SIZES = ("embed_dim", "depth", "patch_size", "mlp_dim")
 
 
@@ -195,7 +198,8 @@ def require_family(weights: Weights, config: ViTConfig) -> None:
     names = [] if found == expected else _alike(found, weights)
     if not parts and not names:
         return
-    told = _difference(parts, found, expected) + (f"; it looks like {_family(names[0])}" if names else "")
+    kin = _family(names[0]) if names else _kin(found)
+    told = _difference(parts, found, expected) + (f"; it looks like {kin}" if kin else "")
     raise ImportFailed(
         f"the checkpoint is not of the architecture that was named: {told}",
         expected="the parts of the architecture, and no others",
@@ -203,10 +207,22 @@ def require_family(weights: Weights, config: ViTConfig) -> None:
     )
 
 
+def difference(weights: Weights, config: ViTConfig) -> str:
+    """What weights under our names have and lack beside a config's parts, in words, and what they look like.
+
+    Empty where the parts agree, whatever the sizes and the class of the family.
+    """
+    found, expected = looks_of_weights(weights), looks_of_config(config)
+    kept = [name for name in _PARTS if name not in _OF_CLASSES]
+    parts = [name for name in kept if getattr(found, name) != getattr(expected, name)]
+    kin = _kin(found)
+    return _difference(parts, found, expected) + (f"; it looks like {kin}" if kin else "") if parts else ""
+
+
 def _difference(parts: list[str], found: Looks, expected: Looks) -> str:
     """What the checkpoint has and what it lacks, in words."""
     has = [_worded(name, found) for name in parts if getattr(found, name)]
-    lacks = [_worded(name, expected).removeprefix("a ") for name in parts if not getattr(found, name)]
+    lacks = [_missing(name) for name in parts if not getattr(found, name)]
     has += [
         f"{name}={getattr(found, name)}" for name in _SIZES if getattr(found, name) != getattr(expected, name)
     ]
@@ -218,6 +234,11 @@ def _worded(name: str, looks: Looks) -> str:
     value = getattr(looks, name)
     words = _PARTS[name].format(value)
     return words.removesuffix("s") if name == "registers" and value == 1 else words
+
+
+def _missing(name: str) -> str:
+    """A part that is not there: without its article, and however many there should be."""
+    return _PARTS[name].removeprefix("a ").removeprefix("{} ")
 
 
 def _listed(parts: list[str]) -> str:
@@ -238,6 +259,22 @@ def _alike(looks: Looks, weights: Weights) -> list[str]:
     return sorted(alike, key=order)
 
 
+def _kin(looks: Looks) -> str:
+    """The family that has these parts, whatever its sizes; empty where more than one has, or none."""
+    parts = [getattr(looks, name) for name in _PARTS]
+    alike = [
+        name
+        for name, config in NAMED_CONFIGS.items()
+        if [getattr(looks_of_config(config), part) for part in _PARTS] == parts
+    ]
+    families = {_called(name) for name in alike}
+    return f"{families.pop()}, of another size" if len(families) == 1 and "" not in families else ""
+
+
+def _called(name: str) -> str:
+    return next((family for pattern, family in _FAMILIES if re.search(pattern, name)), "")
+
+
 def _family(name: str) -> str:
-    known = next((family for pattern, family in _FAMILIES if re.search(pattern, name)), "")
+    known = _called(name)
     return f"{known} ({name})" if known else name

@@ -18,9 +18,11 @@ from vit_deploy.model.fields import Fields
 from vit_deploy.model.hf_processor import output_size, preprocessing_from_transformers
 from vit_deploy.model.preprocess import Preprocessing
 from vit_deploy.weights import resize
+from vit_deploy.weights.bare import Bare
 from vit_deploy.weights.files import CONFIG_NAME, PROCESSOR_NAME, read_directory_weights, read_json
 from vit_deploy.weights.imported import Model
 from vit_deploy.weights.source import Source
+from vit_deploy.weights.timm.looks import difference
 from vit_deploy.weights.transformers import reading
 from vit_deploy.weights.transformers.reading import FAMILIES as FAMILIES
 from vit_deploy.weights.transformers.size import any_size, at_size
@@ -98,11 +100,13 @@ def speaks(weights: Weights) -> bool:
     return any(name.endswith(_KERNELS) for name in weights)
 
 
-def config_of(weights: Weights, base: ViTConfig, num_classes: int | None) -> tuple[ViTConfig, Weights]:
-    """The config of a bare file with transformers' names, and its weights under ours.
+def read(weights: Weights, base: ViTConfig, arch: str, num_classes: int | None) -> Bare:
+    """A bare file with transformers' names.
 
     Family, class, heads, tokens, norms, biases and channels are read off the weights, the epsilon is
-    the family's default; sizes, heads of attention and activation are the architecture's, and must fit.
+    the family's default; sizes and heads of attention are the architecture's, and must fit. No weight
+    tells the activation: it is the architecture's if that has the weights' parts, otherwise the family's
+    default, and what remains in doubt is noted.
 
     Raises:
         ImportFailed: when the names are not those of a class that is read, or there is no head.
@@ -117,7 +121,28 @@ def config_of(weights: Weights, base: ViTConfig, num_classes: int | None) -> tup
             next_command="add --num-classes 0 to take it as a model without a head",
         )
     told = {key: tell(weights) for key, tell in family.told.items()}
-    return reading.read_class(weights, family, name, Fields(told, "the checkpoint"), sizes=base)
+    fields = Fields(told, "the checkpoint")
+    config, ours = reading.read_class(weights, family, name, fields, sizes=base)
+    default = reading.default_activation(ours, family, name, fields)
+    return Bare(config, ours, notes=_doubts(config, ours, base, arch, family, default))
+
+
+def _doubts(
+    config: ViTConfig, weights: Weights, base: ViTConfig, arch: str, family: Family, activation: str
+) -> tuple[str, ...]:
+    """That the weights are of another family than the architecture, or that the activation may be another."""
+    kind = f"transformers' {family.model_types[0]!r}"
+    other = difference(weights, base)
+    if other:
+        return (
+            f"the weights have not the parts of {arch}, and are read as {kind} ({config.activation}): {other}",
+        )
+    if config.activation != activation:
+        return (
+            f"the activation is that of {arch}, {config.activation}, and no weight tells it; {kind} has "
+            f"{activation} unless its config.json says otherwise",
+        )
+    return ()
 
 
 def _processor(directory: Path, family: Family) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vit_deploy.errors import ImportFailed, nearest
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.weights.tensors import Weights
+from vit_deploy.weights.timm.looks import difference
 from vit_deploy.weights.transformers import beit, clip, dino, names, vit
 from vit_deploy.weights.transformers.family import Family, Reading
 from vit_deploy.weights.transformers.refused import MISSING
@@ -108,7 +109,8 @@ def read_class(
         family: the family.
         class_name: the class.
         top: ``config.json``, or what is known in its place.
-        sizes: whose sizes and activation hold, where no config says them.
+        sizes: whose sizes hold, and whose activation if its parts are those of the weights, where no
+            config says them.
 
     Raises:
         ImportFailed: for what the config says and we cannot, or what the weights lack.
@@ -119,21 +121,29 @@ def read_class(
     reading = replace(reading, weights=weights)
     values = {name: read(reading) for name, read in {**family.settings, **kind.settings}.items()}
     if sizes is not None:
-        values = _with_sizes(values, sizes)
+        values = _with_sizes(values, sizes, same_parts=not difference(weights, sizes))
     patch = values["patch_size"]
     # Every patch embedding is a convolution without padding: what is left over is not seen.
     values["drop_remainder"] = patch > 0 and any(side % patch for side in values["image_size"])
     return ViTConfig(**values), weights
 
 
+def default_activation(weights: Weights, family: Family, class_name: str, top: Fields) -> str:
+    """The activation that transformers computes where no config says one, for weights under our names."""
+    kind = family.classes[class_name]
+    setting = {**family.settings, **kind.settings}["activation"]
+    return str(setting(Reading(top, _tower(top, family), weights, class_name, kind)))
+
+
 _SIZES = ("image_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_dim", "activation")
 
 
-def _with_sizes(values: dict[str, Any], sizes: ViTConfig) -> dict[str, Any]:
+def _with_sizes(values: dict[str, Any], sizes: ViTConfig, *, same_parts: bool) -> dict[str, Any]:
+    """The architecture's sizes, and its activation where it is of the weights' own family."""
     told = {name: getattr(sizes, name) for name in _SIZES}
-    if values.get("gated_mlp") and not sizes.gated_mlp:
+    if not same_parts:
         told.pop("activation")
-    if "pool_activation" in values:
+    elif "pool_activation" in values:
         told["pool_activation"] = sizes.activation
     return {**values, **told}
 
