@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vit_deploy.bench.result import BenchResult, Row
+    from vit_deploy.bundle.reader import Bundle
 
 _MEASURING: list[Callable[[Any], Any]] = [
     click.option(
@@ -140,7 +141,7 @@ def command(
         print_json("bench", document)
     else:
         print_result(result)
-    _end(result, opened.path)
+    _end(result, opened)
     return result.exit_code
 
 
@@ -285,15 +286,18 @@ def _note(row: Row) -> str:
     return "; ".join(row.notes) if row.ok else "failed, see below"
 
 
-def _end(result: BenchResult, bundle: Path) -> None:
+def _end(result: BenchResult, bundle: Bundle) -> None:
     """Why rows failed, then the next useful command."""
     for row in result.rows:
         if not row.ok:
             warn(f"{row.artefact} on {row.backend}, batch {row.batch_size}, failed: {row.error}")
     rates = {row.images_per_s: row for row in result.rows if row.images_per_s is not None}
     fastest = rates[max(rates)] if rates else None
-    where = shlex.quote(str(bundle))
+    where = shlex.quote(str(bundle.path))
+    classifies = any("logits" in record.io_spec().output_names for record in bundle.records.values())
     if fastest is None:
         next_step("vit-deploy doctor")
+    elif not classifies:
+        next_step(f"vit-deploy verify {where}")
     else:
         next_step(f"vit-deploy predict {where} IMAGE --backend {fastest.backend}")

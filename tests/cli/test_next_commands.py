@@ -1,0 +1,22 @@
+"""The next command is one that works as typed."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+from vit_deploy.model.config import ViTConfig
+from vit_deploy.weights.random import random_model
+
+BUNDLES = runpy.run_path(str(Path(__file__).parents[1] / "bench" / "fakes" / "bundles.py"))
+HEADLESS = ViTConfig(
+    image_size=(32, 32), patch_size=8, embed_dim=32, depth=2, num_heads=4, mlp_dim=64, num_classes=0
+)
+
+
+def test_what_classifies_nothing_is_not_sent_to_predict(invoke, tmp_path, monkeypatch):
+    BUNDLES["know_the_fake"](monkeypatch)
+    path = BUNDLES["make_bundle"](tmp_path / "ein Bündel", random_model(HEADLESS, "tiny"), a={}).path
+    done = invoke("bench", path, "--backend", "fake", "--duration", "0.1", "--rounds", "2", "--threads", "1")
+    assert done.code == 0
+    assert done.err.splitlines()[-1] == f"next: vit-deploy verify '{path}'"
