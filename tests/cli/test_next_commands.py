@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import vit_deploy
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.weights.random import random_model
 
@@ -20,3 +21,14 @@ def test_what_classifies_nothing_is_not_sent_to_predict(invoke, tmp_path, monkey
     done = invoke("bench", path, "--backend", "fake", "--duration", "0.1", "--rounds", "2", "--threads", "1")
     assert done.code == 0
     assert done.err.splitlines()[-1] == f"next: vit-deploy verify '{path}'"
+
+
+def test_a_bundle_of_another_image_size_is_told_by_its_config(invoke, tmp_path):
+    digits = str(Path(vit_deploy.__file__).parent / "assets" / "digits")
+    path = tmp_path / "ein Bündel"
+    words = ("export", "-m", digits, "--format", "torchscript", "-o", path, "--no-verify")
+    assert invoke(*words).code == 0
+    again = invoke(*words, "--image-size", "48")
+    assert again.code == 2
+    assert "holds another model, by its config and preprocessing: " in again.err
+    assert "32x32 pixels" in again.err

@@ -160,16 +160,19 @@ class BundleEditor:
 
     def _refuse_other_model(self, record: ModelRecord) -> None:
         given = self._given
-        same = (
-            record.source == SourceRecord(**asdict(given.source))
-            and architecture_from(record.kind, record.config) == given.config
-            and preprocessing_from(record.preprocessing) == given.preprocessing
-            and tuple(record.labels) == given.labels
-        )
-        if not same:
+        same = {
+            "checkpoint": record.source == SourceRecord(**asdict(given.source)),
+            "config": architecture_from(record.kind, record.config) == given.config,
+            "preprocessing": preprocessing_from(record.preprocessing) == given.preprocessing,
+            "labels": tuple(record.labels) == given.labels,
+        }
+        if not all(same.values()):
+            other = " and ".join(part for part, equal in same.items() if not equal)
+            size = record.config.get("image_size", ())
+            at_size = f", {'x'.join(map(str, size))} pixels" if size else ""
             raise UsageFailed(
-                f"the bundle at {str(self.path)!r} holds another model: {record.source.name} "
-                f"({record.source.sha256[:12]})",
+                f"the bundle at {str(self.path)!r} holds another model, by its {other}: {record.source.name} "
+                f"({record.source.sha256[:12]}){at_size}",
                 expected=f"{given.source.name} ({given.source.sha256[:12]}), or no bundle",
                 next_command="choose another --output, or delete the bundle",
             )
