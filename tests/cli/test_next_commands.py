@@ -1,11 +1,15 @@
-"""The next command is one that works as typed."""
+"""What a new user meets: next commands that work as typed, and messages that say what is the matter."""
 
 from __future__ import annotations
 
 import runpy
 from pathlib import Path
 
+import pytest
+
 import vit_deploy
+from tests.specimens import by_id
+from vit_deploy.cli import main
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.weights.random import random_model
 
@@ -32,3 +36,17 @@ def test_a_bundle_of_another_image_size_is_told_by_its_config(invoke, tmp_path):
     assert again.code == 2
     assert "holds another model, by its config and preprocessing: " in again.err
     assert "32x32 pixels" in again.err
+
+
+def test_an_output_that_is_named_twice_is_one_output(invoke, tmp_path):
+    digits = str(Path(vit_deploy.__file__).parent / "assets" / "digits")
+    words = ("export", "-m", digits, "--format", "torchscript", "-o", tmp_path / "b", "--no-verify")
+    assert invoke(*words, "--outputs", "logits,logits").code == 0
+
+
+def test_a_proof_shows_no_progress_bar_of_the_source_librarys(tmp_path, capfd):
+    directory = by_id("transformers/ViTForImageClassification").save(tmp_path / "ein Modell")["reference"]
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", str(directory), "--prove"])
+    assert ended.value.code == 0
+    assert "Loading weights" not in capfd.readouterr().err

@@ -238,7 +238,7 @@ class ViTConfig:
             "tokens": (TOKENS if sizes else self.num_tokens, self.embed_dim),
             "image_embeds": (self.image_embeds_dim,),
         }
-        names = outputs or self.default_outputs
+        names = tuple(dict.fromkeys(outputs or self.default_outputs))  # twice named is once meant
         for name in names:
             if name not in self.output_names:
                 raise unknown_name("output of this model", name, self.output_names)

@@ -167,7 +167,8 @@ class ModuleConfig:
         return IOSpec(
             inputs=tuple(TensorSpec(port.name, dtype, (batch.dim, *port.shape)) for port in self.inputs),
             outputs=tuple(
-                TensorSpec(name, dtype, (batch.dim, *known[name].shape)) for name in outputs or known
+                TensorSpec(name, dtype, (batch.dim, *known[name].shape))
+                for name in dict.fromkeys(outputs or known)
             ),
             batch=batch,
         )

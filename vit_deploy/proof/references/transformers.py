@@ -8,13 +8,14 @@ is not shared by both sides.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import ImportFailed, UsageFailed
 from vit_deploy.proof.references import Reference, Tap, block_taps, cannot_be_imported, require_library
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor, nn
 
@@ -57,6 +58,20 @@ def build(request: Request, model: Model) -> Reference:
     return Reference("transformers", version, module, taps, _outputs(module, trunk, model.vit_config))
 
 
+@contextlib.contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """A bar of transformers' own would stand between what the command says."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
 def _loaded(request: Request, *, has_head: bool) -> nn.Module:
     import torch
     import transformers
@@ -81,9 +96,10 @@ def _loaded(request: Request, *, has_head: bool) -> nn.Module:
         )
         return module, [name for name in told["missing_keys"] if not name.endswith(_UNUSED)]
 
-    module, missing = load()
-    if missing and all(name.startswith("pooler.") for name in missing):
-        module, missing = load(add_pooling_layer=False)
+    with _without_progress_bar():
+        module, missing = load()
+        if missing and all(name.startswith("pooler.") for name in missing):
+            module, missing = load(add_pooling_layer=False)
     if missing:
         raise ImportFailed(
             f"transformers finds no {sorted(missing)[0]!r} in the checkpoint and would make it up",
