@@ -85,7 +85,7 @@ def test_positions_that_do_not_fit(refused, save, state):
     message = refused(save(state), ImportFailed)
     assert "'pos_embed' has shape (1, 26, 32)" in message
     assert "(1, 17, 32)" in message
-    assert "not resampled" in message
+    assert "--image-size resamples it" in message
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
