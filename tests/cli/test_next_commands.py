@@ -53,8 +53,8 @@ def test_a_proof_loads_without_the_source_librarys_progress_bar(tmp_path, monkey
         return load(*given, **options)
 
     monkeypatch.setattr(transformers.ViTForImageClassification, "from_pretrained", watched)
-    transformers.utils.logging.enable_progress_bar()
     directory = by_id("transformers/ViTForImageClassification").save(tmp_path / "ein Modell")["reference"]
+    transformers.utils.logging.enable_progress_bar()  # which the saving of a specimen switched off
     with pytest.raises(SystemExit) as ended:
         main(["inspect", str(directory), "--prove"])
     assert ended.value.code == 0
