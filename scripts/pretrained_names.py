@@ -12,10 +12,9 @@ import json
 import re
 from typing import Any
 
-from timm_architectures import mend_torchvision
-
 from vit_deploy.model.architectures import NAMED_CONFIGS
 from vit_deploy.model.catalogue import PRETRAINED_FILE
+from vit_deploy.torchvision_schemas import let_torchvision_import
 
 
 def timm_tags() -> dict[str, dict[str, str]]:
@@ -48,12 +47,11 @@ def open_clip_tags() -> dict[str, dict[str, str]]:
 
 def main() -> None:
     """Write the table, one architecture a line."""
-    kept = mend_torchvision()
+    let_torchvision_import()
     table = {**timm_tags(), **open_clip_tags()}
     lines = [f" {json.dumps(name)}: {json.dumps(table[name], sort_keys=True)}" for name in sorted(table)]
     PRETRAINED_FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     print(f"{sum(map(len, table.values()))} weights of {len(table)} architectures")
-    del kept
 
 
 if __name__ == "__main__":

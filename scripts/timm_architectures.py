@@ -21,13 +21,13 @@ from timm_reading import Unsupported, read_config
 from vit_deploy.model.architectures import ARCHITECTURES_FILE
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.rotary_config import RotaryConfig
+from vit_deploy.torchvision_schemas import let_torchvision_import
 from vit_deploy.weights.timm.arguments import ARGUMENTS_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    import torch
     from torch import nn
 
 MODULES = ("vision_transformer", "deit", "eva", "beit")
@@ -72,21 +72,6 @@ OTHER_MODULES = {
     "xcit": "attention over channels",
 }
 """What other transformers of timm have that no ViTConfig can say, by module."""
-
-
-def mend_torchvision() -> torch.library.Library | None:
-    """Declare what torchvision expects of its compiled part, where that does not go with a CPU torch.
-
-    The schemas live as long as what is returned.
-    """
-    import torch
-
-    if torch.version.cuda is not None:
-        return None
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library
 
 
 def make(name: str, **kwargs: Any) -> nn.Module:
@@ -207,5 +192,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    schemas = mend_torchvision()
+    let_torchvision_import()
     main()

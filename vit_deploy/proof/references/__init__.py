@@ -128,7 +128,7 @@ def require_library(name: str, kind: str, command: str, module: str = "") -> str
     """
     from importlib import metadata
 
-    from vit_deploy.proof.torchvision_schemas import let_torchvision_import
+    from vit_deploy.torchvision_schemas import let_torchvision_import
 
     try:
         version = metadata.version(name)

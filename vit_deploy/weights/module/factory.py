@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import ImportFailed, nearest
 from vit_deploy.model.module_config import FACTORY, PREFIX
+from vit_deploy.torchvision_schemas import let_torchvision_import
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -113,7 +114,7 @@ def _imported(path: str) -> Any:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
     try:
-        return importlib.import_module(path)
+        return _import(path)
     except ModuleNotFoundError as error:
         if error.name is not None and (path == error.name or path.startswith(f"{error.name}.")):
             raise ImportFailed(
@@ -132,6 +133,16 @@ def _imported(path: str) -> Any:
             expected="a module that can be imported",
             next_command=f"python -c 'import {path}'",
         ) from error
+
+
+def _import(path: str) -> Any:
+    """The module, also where it imports a torchvision whose compiled part does not fit."""
+    try:
+        return importlib.import_module(path)
+    except RuntimeError as error:
+        if "torchvision::" not in str(error) or not let_torchvision_import():
+            raise
+    return importlib.import_module(path)
 
 
 def _missing(name: str, path: str, holder: Any, word: str) -> ImportFailed:

@@ -2,8 +2,8 @@
 
 timm, OpenCLIP and transformers' image processors import torchvision. Where its compiled operators do
 not load (a CUDA build of torchvision beside a CPU build of PyTorch, most often), ``import torchvision``
-fails because two of them are not declared. No Vision Transformer needs either, so for a proof they are
-declared without a body: whatever called one would fail, and nothing does.
+fails because two of them are not declared. No Vision Transformer needs either, so they are declared
+without a body: whatever called one would fail.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def let_torchvision_import() -> bool:
         if "torchvision::" not in str(error):
             return False
     except Exception:
+        # Whatever it is, the library that needs torchvision meets it again, and it is told there.
         return False
     else:
         return False
