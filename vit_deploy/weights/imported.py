@@ -110,21 +110,27 @@ class Model:
         return self.weights if plain else fold_input(self.weights, self.known_preprocessing)
 
     def loaded(
-        self, spec: IOSpec, *, layout: Layout | None = None, dtype: torch.dtype | None = None
+        self,
+        spec: IOSpec,
+        *,
+        layout: Layout | None = None,
+        dtype: torch.dtype | None = None,
+        device: str = "cpu",
     ) -> nn.Module:
-        """:meth:`module` with its weights, on the CPU, frozen and in evaluation mode.
+        """:meth:`module` with its weights, frozen and in evaluation mode.
 
         Args:
             spec: inputs and outputs.
             layout: the export layout unless another is given.
             dtype: dtype of the parameters, float32 unless given.
+            device: where the parameters are put.
         """
         import torch
 
         with torch.device("meta"):
             module = self.module(spec, layout=layout)
         state = {
-            name: tensor.read().to(dtype=dtype or torch.float32)
+            name: tensor.read().to(device=device, dtype=dtype or torch.float32)
             for name, tensor in self.weights_for(spec).items()
         }
         module.load_state_dict(state, assign=True)
@@ -141,20 +147,10 @@ class Model:
             outputs: what ``forward`` returns; the config's default when empty.
             device: where the parameters are put.
         """
-        import torch
+        from vit_deploy.model.layout import EINOPS
 
-        from vit_deploy.model.vit import ViT
-
-        with torch.device("meta"):
-            names: Any = outputs
-            model = ViT(self.vit_config, outputs=names)
-        state = {
-            name: tensor.read().to(device=device, dtype=dtype or torch.float32)
-            for name, tensor in self.weights.items()
-        }
-        model.load_state_dict(state, assign=True)
-        model.requires_grad_(requires_grad=False)
-        return model.eval()
+        names: Any = tuple(outputs)
+        return self.loaded(self.config.io_spec(names), layout=EINOPS, dtype=dtype, device=device)
 
     @property
     def is_live(self) -> bool:

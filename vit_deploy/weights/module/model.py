@@ -13,8 +13,6 @@ from vit_deploy.weights.imported import Model
 from vit_deploy.weights.tensors import Weights, WeightTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import torch
     from torch import nn
 
@@ -69,19 +67,13 @@ class ModuleModel(Model):
         *,
         layout: Layout | None = None,  # noqa: ARG002 - it has but one
         dtype: torch.dtype | None = None,
+        device: str = "cpu",
     ) -> nn.Module:
         """See :class:`Model`; a copy of the user's module.
 
         Raises:
             ImportFailed: when it cannot be copied.
         """
-        return self._adapted(self._copy(dtype), spec)
-
-    def eager(
-        self, *, dtype: torch.dtype | None = None, outputs: Sequence[str] = (), device: str = "cpu"
-    ) -> nn.Module:
-        """See :class:`Model`."""
-        spec = self.config.io_spec(tuple(outputs))
         return self._adapted(self._copy(dtype).to(device), spec)
 
     def _copy(self, dtype: torch.dtype | None) -> nn.Module:
