@@ -99,6 +99,7 @@ class Verdict:
         p95_ratio: the 95th percentile of the same.
         samples: how many distinct inputs were judged.
         details: figures by output and by input family, batch sizes, limits.
+        evidence: what reports show and no manifest keeps: figures by sample, histograms, the worst run.
     """
 
     passed: bool | None
@@ -108,6 +109,7 @@ class Verdict:
     p95_ratio: float | None = None
     samples: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def word(self) -> str:

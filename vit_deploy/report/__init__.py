@@ -1,0 +1,1 @@
+"""What was found, as documents: JSON, JUnit XML, Markdown, and one page of HTML."""
