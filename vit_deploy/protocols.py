@@ -195,11 +195,14 @@ class SessionOptions:
         threads: CPU threads for one inference; the backend's default when ``None``.
         cuda_graph: replay inferences as a CUDA graph.
         spin: whether idle threads may spin; off, so that neighbours are not disturbed.
+        optimise: whether the backend may rewrite the graph to be faster when it opens it, as it does by
+            default. Off, to tell a fault of those rewrites from one of the file: never for speed.
     """
 
     threads: int | None = None
     cuda_graph: bool = False
     spin: bool = False
+    optimise: bool = True
 
 
 @runtime_checkable

@@ -146,6 +146,8 @@ def _session_options(threads: int, options: SessionOptions) -> Any:
     chosen.intra_op_num_threads = threads
     chosen.inter_op_num_threads = 1
     chosen.log_severity_level = _QUIET
+    if not options.optimise:
+        chosen.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     chosen.add_session_config_entry(_RECORD_PLACEMENT, "1")
     spin = "1" if options.spin else "0"
     chosen.add_session_config_entry("session.intra_op.allow_spinning", spin)

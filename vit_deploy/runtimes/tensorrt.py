@@ -50,8 +50,14 @@ class TensorRTRuntime:
 
         Raises:
             BackendMissing: when the flavour, its version, or a GPU that the engine was built for is missing.
-            UsageFailed: for CPU threads, which it has no use for.
+            UsageFailed: for CPU threads, which it has no use for, and for an engine without optimisations.
         """
+        if not options.optimise:
+            raise UsageFailed(
+                "a TensorRT engine cannot be run without TensorRT's optimisations: it is what they made",
+                expected="another backend for the ONNX graph that it was built from",
+                next_command="run the ONNX artefact with --backend onnxruntime",
+            )
         found = self.available(device)
         if not found.ok:
             raise BackendMissing(f"{artefact.name} cannot run here: {found.reason}", next_command=found.mend)

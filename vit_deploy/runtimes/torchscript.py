@@ -5,6 +5,7 @@ An archive is code: it is opened only from a bundle, which has checked its hash 
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from collections import Counter
@@ -72,7 +73,17 @@ class TorchScriptRuntime:
                 expected="an archive that `vit-deploy export --format torchscript` wrote",
                 next_command="vit-deploy export --format torchscript",
             ) from error
-        return TorchSession(artefact, module, device, _facts(module, artefact, device, threads))
+        facts = _facts(module, artefact, device, threads)
+        call = module if options.optimise else functools.partial(_run_as_written, module)
+        return TorchSession(artefact, call, device, facts)
+
+
+def _run_as_written(module: Any, *tensors: Any) -> Any:
+    """Interpret the graph of the archive as it is: the executor's rewrites are chosen call by call."""
+    import torch
+
+    with torch.jit.optimized_execution(should_optimize=False):  # type: ignore[attr-defined]
+        return module(*tensors)
 
 
 def _facts(module: Any, artefact: Artefact, device: Device, threads: int) -> RuntimeFacts:
