@@ -156,11 +156,12 @@ def test_the_exit_codes_are_those_of_the_errors(page: str):
 
 def test_the_limits_of_parity_are_those_of_the_code():
     from vit_deploy.parity import LIMITS
+    from vit_deploy.spec import EAGER_PRECISIONS
 
     text = (REPOSITORY / "docs" / "parity.md").read_text(encoding="utf-8")
     powers = {"2⁻²³": 2.0**-23, "2⁻¹²": 2.0**-12, "2⁻⁹": 2.0**-9}
     rows = re.findall(r"^\| (fp32|fp16|bf16) \| (\d+) \| (\d+) \| (\S+) \|", text, re.MULTILINE)
-    assert {row[0] for row in rows} == set(LIMITS)
+    assert {row[0] for row in rows} == set(EAGER_PRECISIONS)
     for precision, p95, worst, epsilon in rows:
         limits = LIMITS[precision]
         assert (limits.p95, limits.worst, limits.epsilon) == (float(p95), float(worst), powers[epsilon])

@@ -13,10 +13,13 @@ from vit_deploy.errors import UsageFailed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 """The dtype of the bulk of an artefact's arithmetic, as it is declared."""
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "fp8")
+
+EAGER_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+"""Those that eager PyTorch computes in, too; see :func:`vit_deploy.model.precision.eager_dtype`."""
 
 Dim = int | str
 """A dimension: a size, or the name of a size that is free (``"batch"``)."""

@@ -44,7 +44,7 @@ def test_what_a_verdict_tells(check: ParityCheck, model: Model, vit: ViT, backen
     verdict = check.judge(declare(model.config), runtime=backend(vit))
     assert (verdict.word, verdict.backend, verdict.samples) == ("passed", "function", 16)
     details = json.loads(json.dumps(verdict.details, allow_nan=False))
-    assert details["limits"] == {"worst": 10.0, "p95": 4.0}
+    assert details["limits"] == {"worst": 10.0, "p95": 4.0, "epsilon": 2.0**-23, "flips": 0, "confidence": 0.95}
     assert details["batch_sizes"] == [1, 2, 5]
     assert set(details["outputs"]) == set(NAMES)
     assert set(details["outputs"]["tokens"]["by_batch_size"]) == {"1", "2", "5"}

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vit_deploy.parity.criterion import (
-    LIMITS,
     near_ties,
     percentile,
     reference_lengths,
     relative_errors,
     yardsticks,
 )
+from vit_deploy.parity.limits import LIMITS
 from vit_deploy.spec import PRECISIONS
 
 NUMBERS = st.floats(-1e3, 1e3).map(lambda value: value if abs(value) > 1e-3 else 1.0)

@@ -14,23 +14,27 @@ from vit_deploy import registry
 from vit_deploy.errors import BackendMissing, HostileInput, RunFailed
 from vit_deploy.facts import Availability, Verdict
 from vit_deploy.model.contract import network_is_dynamic
-from vit_deploy.parity.criterion import LIMITS
 from vit_deploy.parity.declared import Fault, batch_sizes, spec_fault
-from vit_deploy.parity.ground import Ground
+from vit_deploy.parity.ground import Ground, RunCase
 from vit_deploy.parity.inputs import Sample, make_samples
+from vit_deploy.parity.limits import LIMITS, SUSPECT, Limits
 from vit_deploy.parity.resizing import ResizeCheck
-from vit_deploy.parity.scores import Scores
+from vit_deploy.parity.scores import Scores, within
 from vit_deploy.parity.sizes import SizesCheck, largest
 from vit_deploy.protocols import SessionOptions, Silent
+from vit_deploy.spec import PRECISIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from vit_deploy.facts import Device
-    from vit_deploy.parity.criterion import Limits
-    from vit_deploy.protocols import Artefact, Progress, Runtime, Session
+    from vit_deploy.protocols import Arrays, Artefact, Progress, Runtime, Session
+    from vit_deploy.spec import Precision
     from vit_deploy.weights.imported import Model
+
+    Opener = Callable[[Runtime, Artefact, Device, SessionOptions], Session]
+    """How a session is opened: in this process, or in one of its own."""
 
 _SILENT = Silent()
 
@@ -42,12 +46,16 @@ class ParityCheck:
         model: the model that the artefacts were made from.
         images: the user's pictures, judged beside the generated ones.
         seed: of the generated pictures.
-        limits: in place of those of :data:`vit_deploy.parity.criterion.LIMITS`.
+        limits: in place of those of :data:`vit_deploy.parity.limits.LIMITS` at every precision; or, by
+            name, what is changed in the table.
         threads: CPU threads of eager and of the backend; their own defaults when ``None``.
+        open_session: opens an artefact in a runtime; in this process when ``None``.
+        cache: keeps what eager gives on disk; nothing does when ``None``.
 
     Raises:
         HostileInput: for a picture that cannot be read.
         ImportFailed: for a model that differs from itself.
+        UsageFailed: for a limit that there is not.
     """
 
     def __init__(
@@ -56,14 +64,18 @@ class ParityCheck:
         *,
         images: Sequence[Path] = (),
         seed: int = 0,
-        limits: Limits | None = None,
+        limits: Limits | Mapping[str, float | None] | None = None,
         threads: int | None = None,
+        open_session: Opener | None = None,
+        cache: Any = None,
     ) -> None:
         model.require_steady()
         self.model = model
         self.samples: tuple[Sample, ...] = make_samples(model.preprocessing, model.config, seed, images)
-        self._limits = limits
+        self._limits = _table(limits)
         self._threads = threads
+        self._open = open_session or _open_here
+        self._cache = cache
         self._ground = Ground(model, self.samples)
         self._resizes = ResizeCheck(model, images, seed)
         self._sizes = SizesCheck(model, seed)
@@ -100,7 +112,7 @@ class ParityCheck:
         options = SessionOptions(threads=self._threads)
         with _torch_threads(self._threads):
             try:
-                session = chosen.open(artefact, device or chosen.devices()[0], options)
+                session = self._open(chosen, artefact, device or chosen.devices()[0], options)
             except BackendMissing as error:
                 missing = Availability.no(error.found, error.next_command)
                 return Verdict(passed=None, reason=_because(chosen.name, missing))
@@ -112,7 +124,7 @@ class ParityCheck:
     def _judge(self, artefact: Artefact, session: Session, backend: str, progress: Progress) -> Verdict:
         import numpy as np
 
-        limits = self._limits or LIMITS[artefact.precision]
+        limits = self._limits[artefact.precision]
         truths, overflowed = self._ground.truths(artefact, limits, progress)
         if not all(np.isfinite(truth.exact).all() for truth in truths.values()):
             reason = "eager PyTorch itself gives NaN or Inf in float64, so there is nothing to compare with"
@@ -142,7 +154,55 @@ class ParityCheck:
             p95_ratio=largest(scores.p95_ratio(), "p95_ratio", more),
             samples=len(self.samples),
             details={**scores.details(), **more, **_circumstances(artefact, session, overflowed)},
+            evidence=scores.evidence(),
         )
+
+    def case(self, artefact: Artefact, verdict: Verdict) -> RunCase:
+        """The run that shows best what is wrong with an artefact: the worst that its verdict knows of."""
+        run = verdict.evidence.get("worst_run")
+        if run is None:
+            return RunCase.least(artefact.spec.batch, len(self.samples))
+        return RunCase(run["batch_size"], tuple(run["indices"]), run["slot"])
+
+    def feed(self, artefact: Artefact, case: RunCase) -> Arrays:
+        """The inputs of that run, by the artefact's contract."""
+        return self._ground.feed(artefact, case)
+
+    def ratio(self, artefact: Artefact, outputs: Arrays, case: RunCase) -> float:
+        """The worst ratio of that run, over all outputs that the artefact declares.
+
+        Args:
+            artefact: gives the precision and the outputs.
+            outputs: by name, in any floating dtype; what the artefact does not declare is passed over.
+            case: the run that gave them.
+
+        Returns:
+            Infinite where an output is missing, of another shape or not finite.
+        """
+        with _torch_threads(self._threads):
+            truths, _ = self._ground.truths(artefact, self._limits[artefact.precision], _SILENT)
+        return self._ground.ratio(outputs, truths, case)
+
+    def limit(self, artefact: Artefact, verdict: Verdict) -> float:
+        """The limit of ratios that an artefact broke: that on the worst one, unless only the other was."""
+        limits = self._limits[artefact.precision]
+        worst = SUSPECT if limits.worst is None else limits.worst
+        found = verdict.worst_ratio, verdict.p95_ratio
+        if limits.p95 is None or None in found:
+            return worst
+        only_p95 = within(found[0], worst) and not within(found[1], limits.p95)  # type: ignore[arg-type]
+        return limits.p95 if only_p95 else worst
+
+
+def _table(limits: Limits | Mapping[str, float | None] | None) -> Mapping[Precision, Limits]:
+    """The limits in force by precision."""
+    if isinstance(limits, Limits):
+        return dict.fromkeys(PRECISIONS, limits)
+    return {precision: row.with_changes(limits or {}) for precision, row in LIMITS.items()}
+
+
+def _open_here(runtime: Runtime, artefact: Artefact, device: Device, options: SessionOptions) -> Session:
+    return runtime.open(artefact, device, options)
 
 
 def _choose(

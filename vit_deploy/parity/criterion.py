@@ -8,71 +8,23 @@ rounding leads. For every sample, and every token of a token output::
     ratio = e(yb) / yardstick                 1 means: as exact as eager PyTorch
 
 The ratios of an output at one batch size must hold two limits: one at their 95th percentile, one at
-the worst. :data:`LIMITS` is the only table of tolerances there is.
+the worst: :data:`vit_deploy.parity.limits.LIMITS` is the only table of tolerances there is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy as np
     from numpy.typing import NDArray
 
-    from vit_deploy.spec import Precision
+    from vit_deploy.parity.limits import Limits
 
     Floats = NDArray[np.float64]
 
 PERCENTILE = 95.0
 """Interpolated linearly between samples, so that with 16 samples one outlier counts for a quarter."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The tolerances of one precision.
-
-    Attributes:
-        p95: the largest ratio allowed at the 95th percentile.
-        worst: the largest ratio allowed anywhere.
-        epsilon: the relative error that one block is granted even where eager happens to be exact;
-            a model of ``depth`` blocks is granted ``epsilon * sqrt(depth)``, as rounding errors add
-            up like a random walk.
-        typical: quantile of eager's absolute errors over all samples that is granted to each of
-            them; ``None`` for no such grant.
-    """
-
-    p95: float
-    worst: float
-    epsilon: float
-    typical: float | None = None
-
-    def floor(self, depth: int) -> float:
-        """The smallest yardstick of a model of ``depth`` blocks."""
-        return float(self.epsilon * depth**0.5)
-
-
-LIMITS: Mapping[Precision, Limits] = MappingProxyType(
-    {
-        # An honest fp32 backend stays below a ratio of 2 on ViT-S and ViT-B, and reaches 4 at the 95th
-        # percentile only on outputs of two or three numbers; the tanh GELU stands at 300 and more.
-        # 2^-23 is the spacing of float32 at 1: one honest rounding per block.
-        "fp32": Limits(p95=4.0, worst=10.0, epsilon=2.0**-23),
-        # Half precision leaves less room between honest rounding and damage that a user would see, so
-        # the limits are half of fp32's. Eager itself is the yardstick: its errors on ViT-S and ViT-B are
-        # 0.36 * spacing * sqrt(depth), so a floor of a quarter of the spacing (2^-10, 2^-7) lies below
-        # them, and only guards against 0. On outputs of few numbers eager's error on one sample is a
-        # draw that can be near 0 by luck; what is typical over all samples, its upper quartile, is
-        # granted to each. Over 100 random ViTs each, honest variants then fail in none of 3 classes and
-        # in 1 to 3 % of 2 classes, instead of 10 to 20 %.
-        "fp16": Limits(p95=2.0, worst=4.0, epsilon=2.0**-12, typical=0.75),
-        "bf16": Limits(p95=2.0, worst=4.0, epsilon=2.0**-9, typical=0.75),
-    }
-)
-"""Every tolerance by declared precision, each with its reason."""
 
 
 def reference_lengths(reference: Floats) -> Floats:
@@ -112,7 +64,7 @@ def yardsticks(eager_errors: Floats, lengths: Floats, limits: Limits, depth: int
         eager_errors: relative errors of eager at the declared precision, over all samples. One that is
             not finite (eager overflowed in half precision) grants nothing.
         lengths: the lengths of the references, of the same shape.
-        limits: the row of :data:`LIMITS`.
+        limits: the row of :data:`vit_deploy.parity.limits.LIMITS`.
         depth: the model's number of blocks.
 
     Returns:

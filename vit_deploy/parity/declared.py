@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 
 
 class Fault(Exception):
-    """The artefact is wrong in a way that no ratio describes."""
+    """The artefact is wrong in a way that no ratio describes.
+
+    Args:
+        told: what is wrong.
+        output: of which output; empty where it is of none.
+        slot: of the batch.
+    """
+
+    def __init__(self, told: str, output: str = "", slot: int = 0) -> None:
+        super().__init__(told)
+        self.output = output
+        self.slot = slot
 
 
 def spec_fault(spec: IOSpec, config: Architecture) -> str:
@@ -104,12 +115,15 @@ def check_outputs(
         if array.dtype.name != output.dtype or array.shape != output.at(free):
             raise Fault(
                 f"{output.name} is {array.dtype.name} of shape {array.shape} at batch {size}, "
-                f"not {output.dtype} of shape {output.at(free)}"
+                f"not {output.dtype} of shape {output.at(free)}",
+                output.name,
             )
         finite = np.isfinite(array).reshape(size, -1)
         if not finite.all():
             slot = int((~finite.all(axis=1)).argmax())
             raise Fault(
                 f"{output.name} holds {int((~finite).sum())} NaN or Inf at batch {size}, the first of "
-                f"them in slot {slot} ({samples[slot]!r})"
+                f"them in slot {slot} ({samples[slot]!r})",
+                output.name,
+                slot,
             )

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from vit_deploy.errors import RunFailed
 from vit_deploy.model.contract import network_is_dynamic
-from vit_deploy.parity.criterion import reference_lengths, yardsticks
-from vit_deploy.parity.declared import check_outputs, rounds
+from vit_deploy.parity.criterion import reference_lengths, relative_errors, yardsticks
+from vit_deploy.parity.declared import Fault, batch_sizes, check_outputs, rounds
 from vit_deploy.parity.feeding import fed
 from vit_deploy.parity.references import References
-from vit_deploy.parity.scores import Truth
+from vit_deploy.parity.scores import Truth, WorstRun
+from vit_deploy.spec import EAGER_PRECISIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from vit_deploy.model.config import OutputName
-    from vit_deploy.parity.criterion import Limits
+    from vit_deploy.parity.criterion import Floats
     from vit_deploy.parity.inputs import Sample
+    from vit_deploy.parity.limits import Limits
     from vit_deploy.parity.scores import Scores
-    from vit_deploy.protocols import Artefact, Progress, Session
+    from vit_deploy.protocols import Arrays, Artefact, Progress, Session
+    from vit_deploy.spec import BatchRange, Precision
     from vit_deploy.weights.imported import Model
+
+
+@dataclass(frozen=True)
+class RunCase:
+    """One run of an artefact, to be done again with what lies between it and eager PyTorch.
+
+    Attributes:
+        batch_size: images in the run.
+        indices: which sample stands in each slot.
+        slot: the one that is looked at.
+    """
+
+    batch_size: int
+    indices: tuple[int, ...]
+    slot: int = 0
+
+    @classmethod
+    def least(cls, batch: BatchRange, samples: int) -> RunCase:
+        """The first samples at the smallest batch that is judged."""
+        size = batch_sizes(batch)[0]
+        return cls(size, tuple(next(rounds(samples, size))))
 
 
 class Ground:
@@ -45,13 +72,51 @@ class Ground:
 
         names = cast("Sequence[OutputName]", artefact.spec.output_names)
         exact = self._references.exact(names, progress)
-        errors = self._references.eager_errors(artefact.precision, names, progress)
+        errors = self._eager_errors(artefact.precision, exact, progress)
         depth = self.model.config.depth
         truths: dict[str, Truth] = {
             name: Truth(exact[name], yardsticks(errors[name], reference_lengths(exact[name]), limits, depth))
             for name in names
         }
         return truths, [name for name in names if not np.isfinite(errors[name]).all()]
+
+    def _eager_errors(
+        self, precision: Precision, exact: Mapping[str, Floats], progress: Progress
+    ) -> dict[str, Floats]:
+        """Eager's own errors; none where it has no such precision, so that what is declared stands alone."""
+        import numpy as np
+
+        if precision in EAGER_PRECISIONS:
+            return self._references.eager_errors(precision, cast("Sequence[OutputName]", [*exact]), progress)
+        return {name: np.zeros(values.shape[:-1]) for name, values in exact.items()}
+
+    def feed(self, artefact: Artefact, case: RunCase) -> dict[str, NDArray[Any]]:
+        """The inputs of one run, by the artefact's contract."""
+        chosen = [self.samples[index] for index in case.indices]
+        return fed(artefact.spec, chosen, self.model.preprocessing)
+
+    def ratio(self, outputs: Arrays, truths: Mapping[str, Truth], case: RunCase) -> float:
+        """The worst ratio of one run over all outputs.
+
+        Args:
+            outputs: by name; those that have no truth are passed over.
+            truths: by output, as :meth:`truths` gives them.
+            case: of the run.
+
+        Returns:
+            Infinite where an output is missing, of another shape or not finite.
+        """
+        import numpy as np
+
+        worst = 0.0
+        chosen = list(case.indices)
+        for name, truth in truths.items():
+            expected = truth.exact[chosen]
+            found = outputs.get(name)
+            if found is None or found.shape != expected.shape or not np.isfinite(found).all():
+                return float("inf")
+            worst = max(worst, float((relative_errors(found, expected) / truth.yardsticks[chosen]).max()))
+        return worst
 
     def run_all(
         self,
@@ -72,11 +137,26 @@ class Ground:
         plan = [(size, indices) for size in batch_sizes for indices in rounds(len(self.samples), size)]
         progress.phase(f"{artefact.name} on {session.facts.backend}", len(plan))
         for size, indices in plan:
-            chosen = [self.samples[index] for index in indices]
             try:
-                outputs = session.run(fed(spec, chosen, self.model.preprocessing))
-            except RunFailed as error:
-                raise RunFailed(f"at batch {size}: {error.found}") from error
-            check_outputs(outputs, spec, [sample.name for sample in chosen], image_size)
-            scores.add(size, indices, outputs)
+                scores.add(size, indices, self._run(artefact, session, size, indices, image_size))
+            except (RunFailed, Fault) as error:
+                output, slot = (error.output, error.slot) if isinstance(error, Fault) else ("", 0)
+                scores.broke(WorstRun(output, size, tuple(indices), slot))
+                raise
             progress.advance()
+
+    def _run(
+        self,
+        artefact: Artefact,
+        session: Session,
+        size: int,
+        indices: Sequence[int],
+        image_size: tuple[int, int] | None,
+    ) -> Arrays:
+        """The outputs of one run, which are exactly those declared."""
+        try:
+            outputs = session.run(self.feed(artefact, RunCase(size, tuple(indices))))
+        except RunFailed as error:
+            raise RunFailed(f"at batch {size}: {error.found}") from error
+        check_outputs(outputs, artefact.spec, [self.samples[index].name for index in indices], image_size)
+        return outputs

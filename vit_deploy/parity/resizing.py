@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.parity.inputs import pink_noise
+from vit_deploy.parity.limits import SUSPECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vit_deploy.model.preprocess import Preprocessing
-    from vit_deploy.parity.criterion import Floats, Limits
+    from vit_deploy.parity.criterion import Floats
     from vit_deploy.parity.inputs import Picture
+    from vit_deploy.parity.limits import Limits
     from vit_deploy.parity.scores import Truth
     from vit_deploy.protocols import Progress, Session
     from vit_deploy.spec import IOSpec
@@ -113,7 +115,8 @@ class ResizeCheck:
         """
         import numpy as np
 
-        granted = {name: limits.worst * float(truth.yardsticks.max()) for name, truth in truths.items()}
+        times = SUSPECT if limits.worst is None else limits.worst
+        granted = {name: times * float(truth.yardsticks.max()) for name, truth in truths.items()}
         cases = self._cases(spec, progress)
         progress.phase("resizing", len(cases))
         (entry,) = spec.inputs

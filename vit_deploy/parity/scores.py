@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.parity.criterion import near_ties, percentile, relative_errors
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vit_deploy.parity.criterion import Floats, Limits
+    from vit_deploy.parity.criterion import Floats
     from vit_deploy.parity.inputs import Sample
+    from vit_deploy.parity.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,23 @@ class _Ratios:
         return float(by_slot[slot]), slot
 
 
+@dataclass(frozen=True)
+class WorstRun:
+    """Where the worst of an artefact shows.
+
+    Attributes:
+        output: its name; empty where a run gave nothing at all.
+        batch_size: of the run.
+        indices: which sample stood in each slot.
+        slot: of the batch.
+    """
+
+    output: str
+    batch_size: int
+    indices: tuple[int, ...]
+    slot: int
+
+
 class Scores:
     """Everything measured of one artefact."""
 
@@ -53,6 +71,7 @@ class Scores:
         self._truths = truths
         self._limits = limits
         self._ratios: dict[str, list[_Ratios]] = {name: [] for name in truths}
+        self._broken: WorstRun | None = None
         self._ties = self._near_ties()
         self._top1 = {"agreed": 0, "of": 0, "near_ties": 0, "near_ties_agreed": 0}
 
@@ -122,7 +141,7 @@ class Scores:
         return "; ".join(broken)
 
     def _holds(self, worst: float, p95: float) -> bool:
-        return worst <= self._limits.worst and p95 <= self._limits.p95
+        return within(worst, self._limits.worst) and within(p95, self._limits.p95)
 
     def _explain(self, name: str, figures: Mapping[int, tuple[float, float]], bad: Sequence[int]) -> str:
         worst = max(figure[0] for figure in figures.values())
@@ -130,8 +149,8 @@ class Scores:
         entry = max(self._ratios[name], key=lambda entry: entry.worst()[0])
         slot = entry.worst()[1]
         text = (
-            f"{name}: {worst:,.4g} times eager's own error at the worst (limit {self._limits.worst:g}), "
-            f"{p95:,.4g} times at the 95th percentile (limit {self._limits.p95:g}); "
+            f"{name}: {worst:,.4g} times eager's own error at the worst{_limited(self._limits.worst)}, "
+            f"{p95:,.4g} times at the 95th percentile{_limited(self._limits.p95)}; "
             f"worst on {self._samples[entry.indices[slot]].name!r} in slot {slot} of batch {entry.batch_size}"
         )
         good = sorted(set(figures) - set(bad))
@@ -139,10 +158,30 @@ class Scores:
             text += f"; batch {_listed(good)} holds and batch {_listed(bad)} does not"
         return text
 
+    def broke(self, run: WorstRun) -> None:
+        """One run gave nothing that can be scored, and so is the worst."""
+        self._broken = run
+
+    def worst_run(self) -> WorstRun | None:
+        """The run that broke, or the one with the worst ratio; ``None`` if nothing was run."""
+        entries = [(name, entry) for name in self._truths for entry in self._ratios[name]]
+        if self._broken is not None or not entries:
+            return self._broken
+        name, entry = max(entries, key=lambda pair: pair[1].worst()[0])
+        return WorstRun(name, entry.batch_size, tuple(entry.indices), entry.worst()[1])
+
+    def evidence(self) -> dict[str, Any]:
+        """What reports show and no manifest keeps."""
+        run = self.worst_run()
+        if run is None:
+            return {}
+        sample = self._samples[run.indices[run.slot]].name
+        return {"worst_run": {**asdict(run), "indices": list(run.indices), "sample": sample}}
+
     def details(self) -> dict[str, Any]:
         """The figures by output and by input family, as plain data."""
         details: dict[str, Any] = {
-            "limits": {"worst": self._limits.worst, "p95": self._limits.p95},
+            "limits": self._limits.in_force(),
             "outputs": {name: self._output_details(name) for name in self._truths if self._ratios[name]},
             "families": self._by_family(),
         }
@@ -171,6 +210,15 @@ class Scores:
                     family = self._samples[index].family
                     families[family] = max(families.get(family, 0.0), float(ratios.max()))
         return families
+
+
+def within(value: float, limit: float | None) -> bool:
+    """Whether a figure holds a limit; one that is not in force always does, and NaN holds none."""
+    return limit is None or value <= limit
+
+
+def _limited(limit: float | None) -> str:
+    return "" if limit is None else f" (limit {limit:g})"
 
 
 def _listed(sizes: Sequence[int]) -> str:

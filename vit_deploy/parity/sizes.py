@@ -20,7 +20,7 @@ from vit_deploy.parity.scores import Scores
 from vit_deploy.spec import size_text
 
 if TYPE_CHECKING:
-    from vit_deploy.parity.criterion import Limits
+    from vit_deploy.parity.limits import Limits
     from vit_deploy.protocols import Artefact, Progress, Session
     from vit_deploy.spec import SizeRange
     from vit_deploy.weights.imported import Model

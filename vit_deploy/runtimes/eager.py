@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vit_deploy.errors import BackendMissing, HostileInput, RunFailed, UsageFailed
 from vit_deploy.facts import Availability, Device, RuntimeFacts
 from vit_deploy.model.module_config import PREFIX, ModuleConfig
+from vit_deploy.model.precision import eager_dtype
 from vit_deploy.protocols import BaseSession
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class TorchSession(BaseSession):
     def _tensors(self, inputs: Arrays) -> tuple[torch.Tensor, ...]:
         import torch
 
-        dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.artefact.precision]
+        dtype = eager_dtype(self.artefact.precision)
         given = (torch.from_numpy(inputs[spec.name]) for spec in self.artefact.spec.inputs)
         # 8-bit pictures go in as they are: the artefact makes numbers of them itself.
         return tuple(
@@ -149,7 +150,6 @@ class EagerRuntime:
 
     def open(self, artefact: Artefact, device: Device, options: SessionOptions) -> TorchSession:
         """See :class:`vit_deploy.protocols.Runtime`; the artefact is the bundle's reference weights."""
-        import torch
 
         require_device(device)
         refuse_cuda_graph(self.name, options)
@@ -159,7 +159,7 @@ class EagerRuntime:
                 expected="a spec with pixel_values: the preprocessing is done outside",
             )
         threads = set_threads(options.threads)
-        dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[artefact.precision]
+        dtype = eager_dtype(artefact.precision)
         build = _module if isinstance(artefact.config, ModuleConfig) else _vit
         model = build(artefact, device, dtype)
         return TorchSession(artefact, model, device, _facts(model, artefact, device, threads))
