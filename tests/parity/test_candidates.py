@@ -111,7 +111,7 @@ def test_the_user_may_name_an_output(model: Model, tmp_path: Path) -> None:
 
 def test_a_choice_is_the_users(model: Model) -> None:
     two = [Found("a", "float32", (1, 7)), Found("b", "float32", (1, 7))]
-    with pytest.raises(UsageFailed, match="the candidate's output a .* may be logits") as told:
+    with pytest.raises(UsageFailed, match=r"the candidate.s output a .* may be logits") as told:
         match_outputs(two, model.config, {})
     assert told.value.next_command == "--candidate-output a=logits"
     matched, others = match_outputs(two, model.config, {"b": "logits"})
@@ -121,7 +121,7 @@ def test_a_choice_is_the_users(model: Model) -> None:
 
 @pytest.mark.parametrize("wrong", [(1, 8), (7,), (1, 7, 1), (2, 7)])
 def test_no_output_of_the_models_shapes_is_bad_input(wrong: tuple[int, ...], model: Model) -> None:
-    with pytest.raises(HostileInput, match="the candidate gives out .float32") as told:
+    with pytest.raises(HostileInput, match=r"the candidate gives out .float32") as told:
         match_outputs([Found("out", "float32", wrong)], model.config, {})
     assert "logits (1x7)" in told.value.expected
 
@@ -192,10 +192,9 @@ def test_timms_own_export_is_judged(check: ParityCheck, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm", reason="timm is needed: pip install 'vit-deploy[timm]'")
     from timm.utils.onnx import onnx_export
 
-    from vit_deploy.weights import load_model
-
     from tests.specimens.timm import SIZES
     from tests.specimens.values import randomise
+    from vit_deploy.weights import load_model
 
     theirs = randomise(timm.create_model("vit_tiny_patch16_224", **SIZES), seed=3).eval()
     timm.models.save_for_hf(theirs, tmp_path / "checkpoint", safe_serialization=True)
