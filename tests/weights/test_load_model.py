@@ -82,3 +82,15 @@ def test_paths_with_spaces_and_unicode(save_timm, tmp_path):
     model = load_model(str(moved))
     assert model.config.num_classes == 7
     assert str(tmp_path) not in repr(model.source)
+
+
+def test_a_file_and_its_architecture_are_enough(tmp_path):
+    from safetensors.torch import save_file
+
+    from vit_deploy.weights.random import random_model
+
+    config = load_model("vit_tiny_patch16_224").config
+    save_file(random_model(config, "tiny", seed=4).eager().state_dict(), tmp_path / "w.safetensors")
+    model = load_model("", arch="vit_tiny_patch16_224", weights=tmp_path / "w.safetensors")
+    assert model.config == config
+    assert model.source.kind == "timm"

@@ -69,6 +69,8 @@ def load_model(
         ImportFailed: when the checkpoint is not that of a plain ViT, or does not fit.
         HostileInput: when it is truncated, holds code, NaN or Inf.
     """
+    if not reference and weights:  # a file with its architecture, said with two flags
+        reference, weights = str(weights), ""
     file = Path(weights) if weights else None
     request = Request(
         reference,
