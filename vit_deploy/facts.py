@@ -62,6 +62,14 @@ class Availability:
         return cls(ok=False, reason=reason, mend=mend, version=version)
 
 
+LayerClass = Literal["linear", "attention", "softmax", "layernorm", "activation", "io"]
+"""The kinds of layers whose dtype is told apart: ``linear`` holds matrix products with weights, convolutions
+and what is fused with them; ``attention`` is one operator, or the two products around a softmax; ``io`` is
+the inputs and outputs."""
+
+LAYER_CLASSES: tuple[LayerClass, ...] = ("linear", "attention", "softmax", "layernorm", "activation", "io")
+
+
 @dataclass(frozen=True)
 class RuntimeFacts:
     """What a session reports of itself, read back from the backend after it was opened.
@@ -74,6 +82,12 @@ class RuntimeFacts:
         threads: threads used for one inference; ``None`` where that means nothing (a GPU).
         placement: number of graph nodes by provider, or the devices of the parameters.
         tf32: whether TF32 may stand in for fp32; ``None`` on a CPU.
+        dtypes: number of layers by dtype (``fp32``, ``int8`` …), for each class of :data:`LAYER_CLASSES` of
+            which something is known; where layers are fused, a layer counts in each class that it is of.
+        fused_attention: ``fused`` and ``of``: how many attentions run as one kernel, of how many there
+            are; ``None`` where the backend does not tell.
+        precision_hint: the precision that the backend was told to compute in (``f32``), read back; empty
+            for a backend without such a setting.
         details: anything more that the backend tells.
     """
 
@@ -84,6 +98,9 @@ class RuntimeFacts:
     threads: int | None = None
     placement: Mapping[str, int] = field(default_factory=dict)
     tf32: bool | None = None
+    dtypes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    fused_attention: Mapping[str, int] | None = None
+    precision_hint: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
