@@ -1,7 +1,7 @@
 """ONNX: a small graph of standard operators, its weights streamed from the checkpoint.
 
 Made with PyTorch's dynamo exporter from a model without data, cleaned by the passes of
-``vit_deploy.graph``, and refused unless its linter agrees.
+:mod:`vit_deploy.graph.pipeline`, and refused unless its linter agrees.
 """
 
 from __future__ import annotations
@@ -83,29 +83,12 @@ def build_graph(model: Model, spec: IOSpec, opset: int) -> ir.Model:
     Raises:
         ExportFailed: when PyTorch cannot capture it, or it does not fit the weights.
     """
-    from vit_deploy.graph.attention import attend_in_three_dimensions
-    from vit_deploy.graph.batch import shorten_batch_arithmetic
-    from vit_deploy.graph.capture import bind_weights, capture
-    from vit_deploy.graph.capture_live import capture_live
-    from vit_deploy.graph.fold import fold_constants
-    from vit_deploy.graph.lower_opset import lower_opset
-    from vit_deploy.graph.metadata import describe_model, strip_metadata
-    from vit_deploy.graph.transpose_weights import transpose_weights
-    from vit_deploy.graph.twin_outputs import part_twin_outputs
+    from vit_deploy.graph.pipeline import Recipe, apply_passes, capture_graph
 
-    if model.is_live:
-        graph = capture_live(model.module(spec), spec, model.config)
-    else:
-        graph = capture(lambda: model.module(spec), spec)
-    bind_weights(graph, model.weights_for(spec))
-    fold_constants(graph)
-    transpose_weights(graph)
-    shorten_batch_arithmetic(graph)
-    attend_in_three_dimensions(graph)
-    lower_opset(graph, opset)
-    part_twin_outputs(graph, spec)
-    strip_metadata(graph)
-    describe_model(graph, model)
+    recipe = Recipe(model, spec, opset)
+    graph = capture_graph(recipe)
+    for _ in apply_passes(graph, recipe):
+        pass
     return graph
 
 
