@@ -157,6 +157,16 @@ class ParityCheck:
             evidence=scores.evidence(),
         )
 
+    def open(self, runtime: Runtime, artefact: Artefact, device: Device, *, optimise: bool = True) -> Session:
+        """Open an artefact as it is opened to be judged: with as many threads, and in the same process.
+
+        Raises:
+            BackendMissing: when this machine cannot.
+            RunFailed: when the backend refuses the artefact.
+            UsageFailed: when the backend cannot do without its optimisations.
+        """
+        return self._open(runtime, artefact, device, SessionOptions(threads=self._threads, optimise=optimise))
+
     def case(self, artefact: Artefact, verdict: Verdict) -> RunCase:
         """The run that shows best what is wrong with an artefact: the worst that its verdict knows of."""
         run = verdict.evidence.get("worst_run")
