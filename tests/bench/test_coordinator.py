@@ -75,7 +75,7 @@ class Instant:
 
 
 def test_the_order_is_random_and_seeded(fake_cases, monkeypatch):
-    monkeypatch.setattr("vit_deploy.bench.coordinator.WorkerProcess", Instant)
+    monkeypatch.setattr("vit_deploy.bench.coordinator.CaseWorker", Instant)
     cases = fake_cases(a={}, b={}, c={})
     first, again, other = (bench(cases, seed=seed, rounds=20).order for seed in (1, 1, 2))
     assert first == again

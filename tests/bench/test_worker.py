@@ -8,8 +8,9 @@ import psutil
 import pytest
 
 from vit_deploy.bench.cases import cases_for
-from vit_deploy.bench.process import CaseFailed, WorkerProcess, thread_settings, worker_environment
+from vit_deploy.bench.process import CaseFailed, CaseWorker
 from vit_deploy.facts import Device
+from vit_deploy.worker_process import thread_settings, worker_environment
 
 TIMEOUT_S = 60
 
@@ -21,7 +22,7 @@ def start(fake_cases):
 
     def make(batch_size=1, **told):
         (case,) = fake_cases((batch_size,), only=told)
-        worker = WorkerProcess(case)
+        worker = CaseWorker(case)
         workers.append(worker)
         return worker, case
 
@@ -91,7 +92,7 @@ def test_a_fixed_batch_is_no_other_batch(fake_cases):
     from vit_deploy.spec import BatchRange
 
     (case,) = fake_cases((2,), batch=BatchRange(4, 4, 4), only={})
-    with WorkerProcess(case) as worker, pytest.raises(CaseFailed, match="batch of 4, not of 2"):
+    with CaseWorker(case) as worker, pytest.raises(CaseFailed, match="batch of 4, not of 2"):
         open_case(worker, case)
 
 
@@ -144,7 +145,7 @@ def test_a_waiting_worker_is_idle(fake_bundle):
     bundle = fake_bundle(only={})
     (case,) = cases_for(bundle, registry.runtime("eager"), Device("cpu"), (2,), 2)
     assert case.artefact == "pytorch-fp32"
-    with WorkerProcess(case) as worker:
+    with CaseWorker(case) as worker:
         assert open_case(worker, case)["facts"]["threads"] == 2
         worker.ask("measure", TIMEOUT_S, budget_ns=0, minimum=3, maximum=3)
         used = psutil.Process(worker.pid).cpu_percent(interval=1.0)

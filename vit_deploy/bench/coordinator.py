@@ -10,11 +10,12 @@ import random
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.bench.process import CaseFailed, WorkerProcess, thread_settings
+from vit_deploy.bench.process import CaseFailed, CaseWorker
 from vit_deploy.bench.result import BenchResult, Measured, find_baseline, make_row
 from vit_deploy.bench.statistics import CONFIDENCE, relative_half_width, samples_needed
 from vit_deploy.errors import UsageFailed
 from vit_deploy.protocols import Silent
+from vit_deploy.worker_process import thread_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -119,7 +120,7 @@ class _Run:
         self.index = index
         self.measured = Measured(case)
         self._settings = settings
-        self._worker: WorkerProcess | None = None
+        self._worker: CaseWorker | None = None
 
     @property
     def alive(self) -> bool:
@@ -143,7 +144,7 @@ class _Run:
             self.close(at_once=True)
 
     def start(self) -> None:
-        self._worker = WorkerProcess(self.measured.case)
+        self._worker = CaseWorker(self.measured.case)
         opened = self._ask("open", case=self.measured.case.to_dict(), spawned_ns=self._worker.spawned_ns)
         self.measured.facts = opened["facts"]
         self.measured.cold_start_ns = opened["cold_start_ns"]

@@ -13,12 +13,8 @@ What fails is answered as ``{error, exit_code}``, and the worker exits.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import sys
 import time
-import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +23,7 @@ from vit_deploy.bench.cases import Case, check_facts, open_artefact
 from vit_deploy.bench.timing import rest, time_steps, warm_up
 from vit_deploy.errors import BackendMissing, VitDeployError
 from vit_deploy.facts import Device
+from vit_deploy.worker_process import run_worker, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,30 +180,6 @@ def peak_device_bytes() -> int | None:
     return int(torch.cuda.max_memory_reserved())
 
 
-def _send(descriptor: int, answer: dict[str, Any]) -> None:
-    line = json.dumps(answer, default=str).encode() + b"\n"
-    with open(descriptor, "wb", closefd=False) as pipe:
-        pipe.write(line)
-
-
-def serve(descriptor: int) -> int:
-    """Answer messages until ``finish``, a failure, or the end of stdin; the exit code."""
-    worker = Worker()
-    while line := sys.stdin.buffer.readline():
-        message = json.loads(line)
-        try:
-            answer = worker.answer(message)
-        except Exception as error:
-            # Whatever a backend raises is this row's failure, told to the coordinator; the log has the rest.
-            traceback.print_exc()
-            _send(descriptor, _failure(error))
-            return 1
-        _send(descriptor, answer)
-        if message["command"] == "finish":
-            return 0
-    return 0
-
-
 def _failure(error: Exception) -> dict[str, Any]:
     if isinstance(error, VitDeployError):
         return {"error": str(error), "exit_code": error.exit_code}
@@ -216,14 +189,7 @@ def _failure(error: Exception) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     """``python -m vit_deploy.bench.worker DESCRIPTOR``."""
     given = sys.argv[1:] if arguments is None else arguments
-    code = 1
-    # A broken pipe says that the coordinator is gone: there is no one left to measure for.
-    with contextlib.suppress(BrokenPipeError):
-        code = serve(int(given[0]))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Interpreter shutdown with native thread pools alive can hang or crash; all is said and done.
-    os._exit(code)
+    run_worker(lambda: serve(int(given[0]), Worker().answer, _failure, last="finish"))
 
 
 if __name__ == "__main__":
