@@ -7,7 +7,7 @@ known of a ViT is asked of a ViT's graph only; a module of a user's own may be m
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vit_deploy.errors import ExportFailed
@@ -39,17 +39,32 @@ class GraphFacts:
         opset: version of the standard operators.
         nodes: number of nodes.
         operators: number of nodes by operator.
+        dtypes: number of layers by dtype, for each class of layers.
     """
 
     opset: int
     nodes: int
     operators: dict[str, int]
+    dtypes: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: ir.Model) -> GraphFacts:
         """Count a graph."""
         counted = Counter(node.op_type for node in model.graph)
-        return cls(model.graph.opset_imports[""], sum(counted.values()), dict(sorted(counted.items())))
+        operators = dict(sorted(counted.items()))
+        return cls(model.graph.opset_imports[""], sum(counted.values()), operators, _dtypes(model))
+
+
+def _dtypes(model: ir.Model) -> dict[str, dict[str, int]]:
+    from vit_deploy.graph.layers import WEIGHT, count_layers
+    from vit_deploy.graph.stream import skeleton
+
+    proto = skeleton(model, weights_as_inputs=True)
+    own = {value.name for value in model.graph.inputs}
+    for entry in proto.graph.input:
+        if entry.name not in own:
+            entry.doc_string = WEIGHT
+    return count_layers(proto).dtypes
 
 
 def lint(model: ir.Model, config: Architecture, spec: IOSpec) -> GraphFacts:
