@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from vit_deploy.parity.check import Opener
     from vit_deploy.protocols import Artefact
     from vit_deploy.spec import Precision
     from vit_deploy.weights.imported import Model
@@ -33,11 +34,14 @@ class Asked:
         outputs: our names of the file's outputs, by its own names, where they cannot be guessed.
         precision: what it is declared as; what its weights are when ``None``.
         trust_code: whether a file that is code may be run.
+        open_session: how a session is opened to see what the file gives; by the runtime, in this process,
+            when ``None``.
     """
 
     outputs: Mapping[str, str]
     precision: Precision | None = None
     trust_code: bool = False
+    open_session: Opener | None = None
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from vit_deploy.facts import Device
     from vit_deploy.model.kinds import Architecture
-    from vit_deploy.protocols import Runtime
+    from vit_deploy.parity.check import Opener
+    from vit_deploy.protocols import Runtime, Session
     from vit_deploy.spec import Contract, Precision
     from vit_deploy.weights.imported import Model
 
@@ -51,7 +53,7 @@ def adopt(path: Path, model: Model, asked: Asked, folder: Path) -> Candidate:
             f"the candidate {path.name!r} cannot be read: {error}", expected="a whole ONNX file"
         ) from error
     precision = asked.precision or _precision(graph)
-    found = _try(path, taken, model.config, precision)
+    found = _try(path, taken, model.config, precision, asked.open_session)
     matched, others = match_outputs(found, model.config, asked.outputs)
     dtypes = {matched[output.name]: output.dtype for output in found if output.name in matched}
     spec = _spec(model, taken, dtypes)
@@ -126,7 +128,13 @@ def _runtime() -> Runtime:
     raise BackendMissing(f"nothing here runs ONNX: {found.reason}", next_command=found.mend)
 
 
-def _try(path: Path, taken: _Input, config: Architecture, precision: Precision) -> list[Found]:
+def _open_here(runtime: Runtime, artefact: Artefact, device: Device, options: SessionOptions) -> Session:
+    return runtime.open(artefact, device, options)
+
+
+def _try(
+    path: Path, taken: _Input, config: Architecture, precision: Precision, open_session: Opener | None
+) -> list[Found]:
     """What the file gives for one batch of black pictures: its shapes as they are, not as declared."""
     import numpy as np
 
@@ -137,7 +145,8 @@ def _try(path: Path, taken: _Input, config: Architecture, precision: Precision) 
     spec = IOSpec((TensorSpec(taken.name, taken.dtype, (taken.batch.dim, *sides)),), (), taken.batch)
     artefact = Artefact(path.name, "onnx", precision, path, spec, config)
     try:
-        with runtime.open(artefact, runtime.devices()[0], SessionOptions()) as session:
+        opened = (open_session or _open_here)(runtime, artefact, runtime.devices()[0], SessionOptions())
+        with opened as session:
             outputs = session.run({taken.name: np.zeros(shape, taken.dtype)})
     except RunFailed as error:
         raise HostileInput(f"the candidate {path.name!r} does not run: {error.found}") from error
