@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import ExportFailed
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from vit_deploy.facts import LayerClass
     from vit_deploy.spec import IOSpec, Precision
     from vit_deploy.tensorrt_flavours import Messages
 
@@ -22,6 +23,21 @@ PRECISION_OF: dict[str, Precision] = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "
 
 _ARITHMETIC = ("MATRIX_MULTIPLY", "CONVOLUTION", "EINSUM", "ATTENTION_OUTPUT")
 """The layers that hold the bulk of a ViT's arithmetic; their types are its precision."""
+
+
+_CLASSES: dict[str, LayerClass] = {
+    "CONVOLUTION": "linear",
+    "ATTENTION_OUTPUT": "attention",
+    "SOFTMAX": "softmax",
+    "NORMALIZATION": "layernorm",
+    "NORMALIZATION_V2": "layernorm",
+    "ACTIVATION": "activation",
+}
+"""The classes of layers by type; a matrix product is one of weights, or of an attention that is spelled out."""
+
+_DTYPES = {**PRECISION_OF, "INT8": "int8", "FP8": "fp8", "UINT8": "uint8"}
+_PASSING = {"SHUFFLE", "DEQUANTIZE", "CAST", "IDENTITY"}
+"""What leaves a weight a weight, and what was dequantised dequantised."""
 
 
 def parse_network(trt: Any, builder: Any, logger: Any, messages: Messages, path: Path) -> tuple[Any, Any]:
@@ -102,7 +118,45 @@ def describe_network(network: Any) -> dict[str, Any]:
         "inputs": _tensors(network.get_input, network.num_inputs),
         "outputs": _tensors(network.get_output, network.num_outputs),
         "precision": _bulk_precision(arithmetic),
+        "dtypes": _dtypes_by_class(network),
     }
+
+
+def _dtypes_by_class(network: Any) -> dict[str, dict[str, int]]:
+    """Number of layers by dtype for each class, as :class:`vit_deploy.facts.RuntimeFacts` has them.
+
+    A product of dequantised operands counts as one of the type that they were quantised to.
+    """
+    counted: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    weights: set[str] = set()
+    quantised: dict[str, str] = {}
+    for layer in _layers(network):
+        kind = _word(layer.type)
+        given = [layer.get_input(index) for index in range(layer.num_inputs)]
+        names = [tensor.name for tensor in given if tensor is not None]
+        made = [layer.get_output(index).name for index in range(layer.num_outputs)]
+        if kind == "CONSTANT" or (kind in _PASSING and weights.issuperset(names)):
+            weights.update(made)
+        if kind == "DEQUANTIZE":
+            quantised.update((name, _word(given[0].dtype)) for name in made)
+        elif kind in _PASSING and names and names[0] in quantised:
+            quantised.update((name, quantised[names[0]]) for name in made)
+        group = _CLASSES.get(kind)
+        if kind == "MATRIX_MULTIPLY":
+            # Products before anything of the network are those that resize pictures.
+            group = "linear" if weights & set(names) else "attention" if counted["linear"] else None
+        if group is not None:
+            own = _word(layer.get_output(0).dtype)
+            product = kind in _ARITHMETIC and all(name in quantised for name in names[:2])
+            counted[group][_named(quantised[names[0]] if product else own)] += 1
+    ends = [network.get_input(index) for index in range(network.num_inputs)]
+    ends += [network.get_output(index) for index in range(network.num_outputs)]
+    counted["io"].update(_named(_word(tensor.dtype)) for tensor in ends)
+    return {group: dict(sorted(found.items())) for group, found in counted.items() if found}
+
+
+def _named(word: str) -> str:
+    return _DTYPES.get(word, word.lower())
 
 
 def _tensors(get: Any, count: int) -> dict[str, dict[str, Any]]:

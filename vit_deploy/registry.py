@@ -23,6 +23,7 @@ ALIASES = {
     "ts": "torchscript",
     "pytorch": "eager",
     "jit": "torchscript",
+    "ov": "openvino",
 }
 """Short names users type."""
 

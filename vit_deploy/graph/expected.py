@@ -9,6 +9,8 @@ from vit_deploy.graph.lower_opset import ATTENTION_OPSET, GELU_OPSET
 
 if TYPE_CHECKING:
     from vit_deploy.model.config import Activation, ViTConfig
+    from vit_deploy.model.kinds import Architecture
+    from vit_deploy.protocols import Artefact
     from vit_deploy.spec import IOSpec
 
 _ACTIVATION_OPERATOR: dict[Activation, str] = {
@@ -49,6 +51,28 @@ def expected_operators(config: ViTConfig, spec: IOSpec, opset: int) -> Counter[s
     if opset < GELU_OPSET:
         del expected["Gelu"]
     return expected
+
+
+def expected_attentions(config: Architecture, spec: IOSpec) -> int | None:
+    """How many attentions there are, in whatever form; ``None`` for a module whose inside is not known."""
+    from vit_deploy.model.config import ViTConfig
+
+    if not isinstance(config, ViTConfig):
+        return None
+    return expected_operators(config, spec, ATTENTION_OPSET)["Attention"]
+
+
+def counted_attentions(artefact: Artefact) -> dict[str, int] | None:
+    """``fused`` and ``of``, as the exporter counted them in what it built; ``None`` where it did not.
+
+    An attention that the exporter let be taken apart is not fused, whatever came of it.
+    """
+    counted = artefact.facts.get("attention")
+    if not isinstance(counted, dict) or not {"layers", "decomposable"} <= set(counted):
+        return None
+    of = expected_attentions(artefact.config, artefact.spec)
+    layers = int(counted["layers"])
+    return {"fused": layers - int(counted["decomposable"]), "of": layers if of is None else of}
 
 
 def pooled_movement(spec: IOSpec) -> Counter[str]:

@@ -223,7 +223,10 @@ def _types(proto: onnx.ModelProto) -> dict[str, str]:
     """Our name of each value's dtype: as ONNX infers it; beyond operators that it knows, the first input's."""
     import onnx
 
-    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto).graph
+    except onnx.shape_inference.InferenceError:
+        inferred = proto.graph  # shapes that contradict each other are not for this to judge
     numbers = {entry.name: entry.data_type for entry in inferred.initializer}
     for entry in (*inferred.input, *inferred.value_info, *inferred.output):
         if entry.type.tensor_type.elem_type:

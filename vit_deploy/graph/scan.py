@@ -98,7 +98,8 @@ def skeleton_of(path: Path) -> onnx.ModelProto:
                     weights.append(make_tensor_value_info(name, kind, dims, doc_string=WEIGHT))
                 else:
                     graph += data[opening:last]
-        proto = onnx.ModelProto.FromString(bytes(frame))
+        proto = onnx.ModelProto()
+        proto.ParseFromString(bytes(frame))
         proto.graph.ParseFromString(bytes(graph))
     # Before IR version 4 weights were declared among the inputs as well.
     named = {entry.name for entry in weights}

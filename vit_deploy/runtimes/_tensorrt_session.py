@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import BackendMissing, RunFailed
 from vit_deploy.facts import RuntimeFacts
+from vit_deploy.graph.expected import counted_attentions
 from vit_deploy.protocols import BaseSession
 from vit_deploy.runtimes._tensorrt_execution import (
     Buffers,
@@ -131,6 +132,8 @@ class TensorRTSession(BaseSession):
             precision=self.artefact.precision,
             placement={str(self.device): int(self._engine.num_layers)},
             tf32=bool(facts.get("tf32")),
+            dtypes=facts.get("dtypes", {}),
+            fused_attention=counted_attentions(self.artefact),
             details={
                 "flavour": facts.get("flavour"),
                 "attention": facts.get("attention"),

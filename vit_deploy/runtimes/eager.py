@@ -213,16 +213,78 @@ def _facts(model: torch.nn.Module, artefact: Artefact, device: Device, threads: 
     for parameter in model.parameters():
         placement[str(parameter.device)] = placement.get(str(parameter.device), 0) + 1
     on_cuda = device.kind == "cuda"
+    # A module without parameters computes in the dtype of its inputs.
+    dtype = dtypes.pop() if dtypes else eager_dtype(artefact.precision)
     return RuntimeFacts(
         backend="eager",
         version=torch.__version__,
         device=str(device),
-        # A module without parameters computes in the dtype of its inputs.
-        precision=names[dtypes.pop()] if dtypes else artefact.precision,  # type: ignore[arg-type]
+        precision=names[dtype],  # type: ignore[arg-type]
         threads=None if on_cuda else threads,
         placement=placement,
         tf32=torch.backends.cuda.matmul.allow_tf32 if on_cuda else None,
+        dtypes=_layers(model, artefact, names[dtype]),
+        fused_attention=_fused_attention(artefact, dtype, device),
     )
+
+
+def _layers(model: torch.nn.Module, artefact: Artefact, dtype: str) -> dict[str, dict[str, int]]:
+    """Modules by class; all compute in the one dtype of the parameters, which inputs are cast to."""
+    from torch import nn
+    from torch.nn.modules import activation
+
+    from vit_deploy.graph.expected import expected_attentions
+    from vit_deploy.model.mlp import QuickGELU
+
+    kinds: dict[str, tuple[type, ...]] = {
+        "linear": (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
+        "layernorm": (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm),
+        "softmax": (activation.Softmax, activation.LogSoftmax),
+        "activation": (activation.GELU, activation.SiLU, activation.ReLU, activation.Tanh, QuickGELU),
+    }
+    counted = {
+        kind: sum(isinstance(module, types) for module in model.modules()) for kind, types in kinds.items()
+    }
+    counted["attention"] = expected_attentions(artefact.config, artefact.spec) or 0
+    counted["io"] = len(artefact.spec.inputs) + len(artefact.spec.outputs)
+    return {kind: {dtype: count} for kind, count in counted.items() if count}
+
+
+def _fused_attention(artefact: Artefact, dtype: torch.dtype, device: Device) -> dict[str, int] | None:
+    """All of a ViT's, where PyTorch has a fused kernel for them; a module's own inside is not known."""
+    from vit_deploy.graph.expected import expected_attentions
+    from vit_deploy.model.config import ViTConfig
+
+    config = artefact.config
+    of = expected_attentions(config, artefact.spec)
+    if of is None or not isinstance(config, ViTConfig):
+        return None
+    fused = sdpa_is_fused(config.head_dim, dtype, device, masked=config.relative_positions != "none")
+    return None if fused is None else {"fused": of if fused else 0, "of": of}
+
+
+def sdpa_is_fused(head_dim: int, dtype: torch.dtype, device: Device, *, masked: bool) -> bool | None:
+    """Whether ``scaled_dot_product_attention`` takes a fused kernel, as PyTorch's own choice says.
+
+    Args:
+        head_dim: channels of a head.
+        dtype: of queries, keys and values.
+        device: where.
+        masked: whether something is added to the scores.
+
+    Returns:
+        ``None`` where this PyTorch does not tell.
+    """
+    import torch
+    from torch.nn.attention import SDPBackend
+
+    choose = getattr(torch, "_fused_sdp_choice", None)
+    if choose is None:
+        return None
+    heads = torch.zeros(1, 1, 8, head_dim, dtype=dtype, device=str(device))
+    mask = torch.zeros(1, 1, 8, 8, dtype=dtype, device=str(device)) if masked else None
+    with torch.inference_mode():
+        return int(choose(heads, heads, heads, mask)) != SDPBackend.MATH.value
 
 
 RUNTIME = EagerRuntime()

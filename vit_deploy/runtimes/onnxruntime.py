@@ -14,6 +14,9 @@ from vit_deploy.facts import Availability, Device, RuntimeFacts
 from vit_deploy.protocols import BaseSession
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vit_deploy.graph.layers import LayerCensus
     from vit_deploy.protocols import Arrays, Artefact, SessionOptions, Step
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -176,11 +179,13 @@ def _facts(session: Any, artefact: Artefact, device: Device, options: SessionOpt
     """
     import onnxruntime as ort
 
-    from vit_deploy.graph.scan import count_weights
+    from vit_deploy.graph.layers import count_layers
+    from vit_deploy.graph.scan import count_weights, skeleton_of
 
     wanted = PROVIDERS[device.kind]
     placement = _placement(session, wanted)
     census = count_weights(artefact.path)
+    layers = count_layers(skeleton_of(artefact.path))
     # A graph without floating weights computes in the dtype of its inputs.
     if census.floating and census.precision != artefact.precision:
         raise RunFailed(
@@ -196,12 +201,15 @@ def _facts(session: Any, artefact: Artefact, device: Device, options: SessionOpt
         device=str(device),
         # Its CPU kernels compute fp16 as fp32 behind casts: such a run says nothing of fp16.
         precision="fp32" if on_cpu and artefact.precision == "fp16" else artefact.precision,
+        dtypes=_on_the_cpu(layers.dtypes) if on_cpu else layers.dtypes,
+        fused_attention=_fused_attention(session, artefact, layers),
         threads=read_back.intra_op_num_threads if on_cpu else None,
         placement=placement,
         tf32=None if on_cpu else settings.get("use_tf32", "1") == "1",
         details={
             "spinning": options.spin,
             "graph_optimisation": str(read_back.graph_optimization_level).rpartition(".")[2],
+            "shape_nodes": {name: count for name, count in placement.items() if name != wanted},
         },
     )
 
@@ -219,15 +227,12 @@ def _placement(session: Any, wanted: str) -> dict[str, int]:
         raise RunFailed(
             f"ONNX Runtime fell back to {providers[0]}", expected=wanted, next_command="vit-deploy doctor"
         )
-    if not hasattr(session, "get_provider_graph_assignment_info"):  # before ONNX Runtime 1.24
-        return {}
     counted: Counter[str] = Counter()
     strays: Counter[str] = Counter()
-    for part in session.get_provider_graph_assignment_info():
-        for node in part.get_nodes():
-            counted[part.ep_name] += 1
-            if part.ep_name != wanted and node.op_type not in _SHAPE_OPERATORS:
-                strays[node.op_type] += 1
+    for provider, operator in _assigned(session):
+        counted[provider] += 1
+        if provider != wanted and operator not in _SHAPE_OPERATORS:
+            strays[operator] += 1
     if strays:
         raise RunFailed(
             f"ONNX Runtime put {sum(strays.values())} nodes elsewhere than on {wanted}: {dict(strays)}",
@@ -235,6 +240,45 @@ def _placement(session: Any, wanted: str) -> dict[str, int]:
             next_command="vit-deploy export with another --opset",
         )
     return dict(counted)
+
+
+def _assigned(session: Any) -> list[tuple[str, str]]:
+    """The provider and the operator of each node that a kernel was found for; empty where it cannot tell."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):  # before ONNX Runtime 1.24
+        return []
+    parts = session.get_provider_graph_assignment_info()
+    return [(part.ep_name, node.op_type) for part in parts for node in part.get_nodes()]
+
+
+def _fused_attention(session: Any, artefact: Artefact, layers: LayerCensus) -> dict[str, int]:
+    """How many attentions a kernel was found for, of how many the model has.
+
+    An operator without a kernel is replaced by its definition before kernels are assigned, so that it is
+    not among those any more. What ONNX Runtime fuses later on is not seen; of a ViT it fuses none.
+    """
+    from vit_deploy.graph.expected import expected_attentions
+    from vit_deploy.graph.layers import ATTENTION_OPERATORS
+
+    assigned = _assigned(session)
+    native = sum(operator in ATTENTION_OPERATORS for _, operator in assigned)
+    of = expected_attentions(artefact.config, artefact.spec)
+    return {
+        "fused": native if assigned else layers.attentions,
+        "of": layers.attentions + layers.spelled_out if of is None else of,
+    }
+
+
+def _on_the_cpu(dtypes: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """What the CPU's kernels compute in: fp32 for fp16, but for the inputs and outputs."""
+    from collections import Counter
+
+    computed: dict[str, dict[str, int]] = {}
+    for kind, counts in dtypes.items():
+        counted: Counter[str] = Counter()
+        for dtype, count in counts.items():
+            counted["fp32" if dtype == "fp16" and kind != "io" else dtype] += count
+        computed[kind] = dict(counted)
+    return computed
 
 
 RUNTIME = OnnxRuntimeRuntime()

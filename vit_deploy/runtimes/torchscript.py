@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vit_deploy.errors import BackendMissing, RunFailed
 from vit_deploy.facts import Availability, Device, RuntimeFacts
+from vit_deploy.model.precision import eager_dtype
+from vit_deploy.runtimes._torchscript_layers import ATTENTION, SOFTMAX, count_layers, is_masked
 from vit_deploy.runtimes.eager import (
     TorchSession,
     cuda_availability,
     refuse_cuda_graph,
     require_device,
+    sdpa_is_fused,
     set_threads,
 )
 
@@ -114,6 +117,9 @@ def _facts(module: Any, artefact: Artefact, device: Device, threads: int) -> Run
             f"{artefact.name} has weights on {', '.join(sorted(placement))}", expected=f"all on {device}"
         )
     on_cuda = device.kind == "cuda"
+    dtype = eager_dtype(artefact.precision)
+    # As the session feeds it: 8-bit pictures as they are, all else in the declared precision.
+    given = [torch.uint8 if spec.dtype == "uint8" else dtype for spec in artefact.spec.inputs]
     return RuntimeFacts(
         backend="torchscript",
         version=torch.__version__,
@@ -122,11 +128,30 @@ def _facts(module: Any, artefact: Artefact, device: Device, threads: int) -> Run
         threads=None if on_cuda else threads,
         placement=dict(placement),
         tf32=torch.backends.cuda.matmul.allow_tf32 if on_cuda else None,
+        dtypes=count_layers(module.graph, given),
+        fused_attention=_fused_attention(module.graph, artefact, device),
         details={
-            "attention": sum(node.kind() == "aten::scaled_dot_product_attention" for node in nodes),
+            "attention": sum(node.kind() == ATTENTION for node in nodes),
             "nodes": len(nodes),
         },
     )
+
+
+def _fused_attention(graph: Any, artefact: Artefact, device: Device) -> dict[str, int] | None:
+    """The attentions that are one operator and for which PyTorch has a fused kernel, of all there are."""
+    from vit_deploy.graph.expected import expected_attentions
+    from vit_deploy.model.config import ViTConfig
+
+    kinds = Counter(node.kind() for node in graph.nodes())
+    of = expected_attentions(artefact.config, artefact.spec)
+    of = kinds[ATTENTION] + kinds[SOFTMAX] if of is None else of
+    if not kinds[ATTENTION]:
+        return {"fused": 0, "of": of}
+    if not isinstance(artefact.config, ViTConfig):
+        return None  # what kernel is taken depends on the size of its heads
+    dtype = eager_dtype(artefact.precision)
+    fused = sdpa_is_fused(artefact.config.head_dim, dtype, device, masked=is_masked(graph))
+    return None if fused is None else {"fused": kinds[ATTENTION] if fused else 0, "of": of}
 
 
 RUNTIME = TorchScriptRuntime()

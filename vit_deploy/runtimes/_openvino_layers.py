@@ -1,0 +1,138 @@
+"""What OpenVINO's CPU plugin made of a graph: its runtime model, by class of layers.
+
+The runtime model names for each node its kernel (``primitiveType``), the precision that it computes in
+(``runtimePrecision``) and the nodes of the graph that went into it (``originalLayersNames``); see
+https://docs.openvino.ai, "Execution graph". Attention is one ``ScaledDotProductAttention``, or a ``Subgraph``
+that the plugin compiled of the products and the softmax between them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vit_deploy.facts import LayerClass
+    from vit_deploy.spec import Precision
+
+_CLASSES: dict[str, LayerClass] = {
+    **dict.fromkeys(("FullyConnected", "Convolution", "QKVProjection"), "linear"),
+    "ScaledDotProductAttention": "attention",
+    "Softmax": "softmax",
+    **dict.fromkeys(("MVN", "RMSNorm"), "layernorm"),
+}
+_ACTIVATIONS = {"Gelu", "Erf", "Sigmoid", "Swish", "Relu", "Tanh", "SoftPlus", "HSwish", "Mish", "Elu"}
+"""Operators of the graph; the plugin fuses them into the products before them where it can."""
+
+_DTYPES: dict[str, str] = {
+    "f64": "fp64",
+    "f32": "fp32",
+    "f16": "fp16",
+    "bf16": "bf16",
+    "i8": "int8",
+    "u8": "uint8",
+}
+_PRECISIONS: dict[str, Precision] = {name: name for name in ("fp32", "fp16", "bf16")}  # type: ignore[misc]
+_OPERANDS_OF_ATTENTION = 3
+"""Queries, keys and values: a softmax alone has but one operand, and its mask."""
+
+
+@dataclass(frozen=True)
+class RuntimeLayers:
+    """What stands in a runtime model.
+
+    Attributes:
+        nodes: nodes that compute or move something.
+        dtypes: number of layers by dtype, for each class.
+        fused_attention: attentions that are one node.
+        softmaxes: softmaxes that stand alone, and so attentions that do not.
+        attention_kernels: the kernels of the fused attentions.
+        bulk: what most of the linear layers compute in; ``None`` where there are none.
+    """
+
+    nodes: int
+    dtypes: dict[str, dict[str, int]]
+    fused_attention: int
+    softmaxes: int
+    attention_kernels: dict[str, int]
+    bulk: Precision | None
+
+
+def operators_by_name(model: Any) -> dict[str, str]:
+    """The operator behind each name of a graph that was read and not compiled yet."""
+    return {node.get_friendly_name(): node.get_type_name() for node in model.get_ordered_ops()}
+
+
+def count_layers(runtime_model: Any, operators: dict[str, str]) -> RuntimeLayers:
+    """Count a runtime model.
+
+    Args:
+        runtime_model: as ``CompiledModel.get_runtime_model`` gives it.
+        operators: of the graph, as :func:`operators_by_name` gives them.
+    """
+    counted: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    kernels: Counter[str] = Counter()
+    nodes = 0
+    for node in runtime_model.get_ordered_ops():
+        told = _Told(node)
+        nodes += told.kind not in {"Const", "Input", "Output"}
+        if told.kind in {"Input", "Output"}:
+            counted["io"][_named_type(node)] += 1
+            continue
+        kind = "attention" if _is_attention(node, told) else _CLASSES.get(told.kind)
+        if kind is not None:
+            counted[kind][told.dtype] += 1
+        if kind == "attention":
+            kernels[told.kernel] += 1
+        elif told.kind == "MatMul" and counted["linear"]:
+            # Products without weights: those of an attention that is spelled out. What comes before anything
+            # of the network resizes pictures.
+            counted["attention"][told.dtype] += 1
+        if any(operators.get(name) in _ACTIVATIONS for name in told.made_of):
+            counted["activation"][told.dtype] += 1
+    linear = counted["linear"]
+    bulk = max(linear, key=lambda dtype: linear[dtype]) if linear else ""
+    known = {dtype: _PRECISIONS.get(word) for word, dtype in _DTYPES.items()}
+    return RuntimeLayers(
+        nodes=nodes,
+        dtypes={kind: dict(sorted(found.items())) for kind, found in counted.items() if found},
+        fused_attention=sum(kernels.values()),
+        softmaxes=sum(counted["softmax"].values()),
+        attention_kernels=dict(sorted(kernels.items())),
+        bulk=known.get(bulk),
+    )
+
+
+class _Told:
+    """What a node says of itself."""
+
+    def __init__(self, node: Any) -> None:
+        information = node.get_rt_info()
+
+        def read(key: str) -> str:
+            return str(information[key].astype(str)) if key in information else ""
+
+        self.kind = read("layerType")
+        precision = read("runtimePrecision")
+        self.dtype = _DTYPES.get(precision, precision)
+        self.kernel = read("primitiveType")
+        self.made_of = [name for name in read("originalLayersNames").split(",") if name]
+
+
+def _is_attention(node: Any, told: _Told) -> bool:
+    if told.kind == "ScaledDotProductAttention":
+        return True
+    operands = sum(True for _ in node.inputs())
+    return (
+        told.kind == "Subgraph"
+        and operands >= _OPERANDS_OF_ATTENTION
+        and any("softmax" in name.lower() for name in told.made_of)
+    )
+
+
+def _named_type(node: Any) -> str:
+    """The type of an input or output of the model."""
+    port = node.output(0) if node.get_output_size() else node.input(0)
+    word = str(port.get_element_type().get_type_name())
+    return _DTYPES.get(word, word)

@@ -1,0 +1,261 @@
+"""ONNX files through OpenVINO, on the CPU.
+
+OpenVINO chooses the precision that it computes in itself, and where the processor has bf16 it chooses that,
+whatever the file says. So it is always told, and both its word and the kernels that it chose are read back.
+Its passes cannot be switched off.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vit_deploy.environment import package_version, usable_cores
+from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
+from vit_deploy.facts import Availability, Device, RuntimeFacts
+from vit_deploy.protocols import BaseSession
+from vit_deploy.runtimes._openvino_layers import count_layers, operators_by_name
+
+if TYPE_CHECKING:
+    from vit_deploy.protocols import Arrays, Artefact, SessionOptions, Step
+    from vit_deploy.runtimes._openvino_layers import RuntimeLayers
+    from vit_deploy.spec import Precision
+
+INSTALL = "pip install 'vit-deploy[openvino]'"
+HINTS: dict[str, Precision] = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
+"""What OpenVINO calls the precisions that it computes in."""
+
+_CAPABILITIES = {"bf16": "BF16", "f16": "FP16"}
+"""What a processor must have for them. Without it the hint is changed to another one, and not always to f32."""
+
+
+def load() -> Any:
+    """The module, its telemetry left out: importing it would send word to its makers otherwise.
+
+    ``openvino.tools.ovc`` sends an event when it is imported, and takes a stub where the telemetry package
+    is missing (openvino/tools/ovc/telemetry_utils.py).
+
+    Raises:
+        ImportError: when it is missing or does not load.
+        OSError: when one of its libraries does not load.
+    """
+    absent = object()
+    held = sys.modules.get("openvino_telemetry", absent)
+    if held is absent:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        if held is absent:
+            del sys.modules["openvino_telemetry"]
+    return openvino
+
+
+class OpenVinoStep:
+    """One inference with its inputs in the request."""
+
+    def __init__(self, request: Any, inputs: Arrays) -> None:
+        self.request = request
+        self.inputs = inputs  # the request has no memory of its own for them
+
+    def __call__(self) -> None:
+        """Make one inference; the outputs stay where they are."""
+        self.request.infer(share_outputs=True)
+
+    def synchronize(self) -> None:
+        """Nothing to wait for: an inference is done when its call returns."""
+
+
+class OpenVinoSession(BaseSession):
+    """An ONNX file compiled by OpenVINO."""
+
+    def __init__(self, artefact: Artefact, compiled: Any, facts: RuntimeFacts) -> None:
+        super().__init__(artefact)
+        self.compiled = compiled
+        self.facts = facts
+        self._request = compiled.create_infer_request()
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        try:
+            self._fill(self._request, inputs)
+            self._request.infer(share_outputs=True)
+            return {
+                name: self._request.get_tensor(name).data.copy() for name in self.artefact.spec.output_names
+            }
+        except RuntimeError as error:
+            raise RunFailed(f"OpenVINO failed on {self.artefact.name}: {_first_line(error)}") from error
+
+    def stage(self, inputs: Arrays) -> Step:
+        """See :class:`vit_deploy.protocols.Session`."""
+        request = self.compiled.create_infer_request()
+        try:
+            self._fill(request, inputs)
+        except RuntimeError as error:
+            raise RunFailed(f"OpenVINO cannot stage {self.artefact.name}: {_first_line(error)}") from error
+        return OpenVinoStep(request, inputs)
+
+    @staticmethod
+    def _fill(request: Any, inputs: Arrays) -> None:
+        openvino = load()
+        for name, array in inputs.items():
+            request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+
+    def close(self) -> None:
+        """Release what was compiled."""
+        self._request = None
+        self.compiled = None
+
+
+class OpenVinoRuntime:
+    """See the module.
+
+    Args:
+        hint: the precision to compute in, as OpenVINO calls it; that of the artefact when empty.
+    """
+
+    name: ClassVar[str] = "openvino"
+    description: ClassVar[str] = "OpenVINO, on the CPU"
+    formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
+    cuda_graphs: ClassVar[bool] = False
+
+    def __init__(self, hint: str = "") -> None:
+        self.hint = hint
+
+    def available(self, device: Device | None = None) -> Availability:
+        """See :class:`vit_deploy.protocols.Runtime`."""
+        version = package_version("openvino")
+        if not version:
+            return Availability.no("openvino is not installed", INSTALL)
+        try:
+            found = load().Core().available_devices
+        except (ImportError, OSError, RuntimeError, AttributeError) as error:
+            return Availability.no(
+                f"openvino does not load: {error}", "pip install --force-reinstall openvino", version
+            )
+        if device is not None and device.kind != "cpu":
+            return Availability.no(
+                f"OpenVINO runs on the CPU here, and the device is {device}", "add --device cpu", version
+            )
+        if "CPU" not in found:
+            return Availability.no(
+                f"this OpenVINO has no CPU plugin, only {', '.join(found) or 'none'}",
+                "pip install --force-reinstall openvino",
+                version,
+            )
+        return Availability.yes(version)
+
+    def devices(self) -> tuple[Device, ...]:
+        """See :class:`vit_deploy.protocols.Runtime`."""
+        return (Device(),) if self.available().ok else ()
+
+    def open(self, artefact: Artefact, device: Device, options: SessionOptions) -> OpenVinoSession:
+        """See :class:`vit_deploy.protocols.Runtime`.
+
+        Raises:
+            UsageFailed: for a CUDA graph, and for a graph without OpenVINO's own optimisations.
+        """
+        found = self.available(device)
+        if not found.ok:
+            raise BackendMissing(f"OpenVINO cannot run on {device}: {found.reason}", next_command=found.mend)
+        _refuse(options)
+        openvino = load()
+        core = openvino.Core()
+        hint = self.hint or _hint(core, artefact.precision)
+        try:
+            model = core.read_model(artefact.path)
+            names = operators_by_name(model)
+            compiled = core.compile_model(model, "CPU", _settings(hint, options.threads or usable_cores()))
+        except RuntimeError as error:
+            raise RunFailed(
+                f"OpenVINO refuses {artefact.path.name!r}: {_first_line(error)}",
+                next_command="vit-deploy doctor, or --backend onnxruntime",
+            ) from error
+        layers = count_layers(compiled.get_runtime_model(), names)
+        facts = _facts(compiled, artefact, device, hint, layers)
+        return OpenVinoSession(artefact, compiled, facts)
+
+
+def _refuse(options: SessionOptions) -> None:
+    if options.cuda_graph:
+        raise UsageFailed("a CUDA graph was asked for on the CPU", next_command="leave --cuda-graph out")
+    if not options.optimise:
+        raise UsageFailed(
+            "OpenVINO cannot run a graph without its own optimisations: it has no switch for them",
+            expected="another backend for the same file",
+            next_command="run the ONNX artefact with --backend onnxruntime",
+        )
+
+
+def _hint(core: Any, precision: Precision) -> str:
+    """The precision to ask for: the declared one where this processor computes in it, else f32."""
+    asked = next((hint for hint, ours in HINTS.items() if ours == precision), "f32")
+    needed = _CAPABILITIES.get(asked)
+    able = needed is None or needed in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return asked if able else "f32"
+
+
+def _settings(hint: str, threads: int) -> dict[str, Any]:
+    """One inference at a time, on that many threads, which are not bound to cores: neighbours use them, too."""
+    return {
+        "INFERENCE_PRECISION_HINT": hint,
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+
+
+def _facts(compiled: Any, artefact: Artefact, device: Device, hint: str, layers: RuntimeLayers) -> RuntimeFacts:
+    """What the compiled model says of itself.
+
+    Raises:
+        RunFailed: when it was told one precision and reports another, or the file carries another one than
+            the artefact declares.
+    """
+    from vit_deploy.graph.expected import expected_attentions
+    from vit_deploy.graph.scan import count_weights
+
+    census = count_weights(artefact.path)
+    if census.floating and census.precision != artefact.precision:
+        raise RunFailed(
+            f"the weights of {artefact.path.name!r} are {census.precision or census.elements}",
+            expected=f"{artefact.precision}, as {artefact.name} declares",
+        )
+    told = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if told != hint:
+        raise RunFailed(
+            f"OpenVINO was told to compute in {hint} and says that it does in {told}",
+            expected=hint,
+            next_command="vit-deploy verify with --backend onnxruntime",
+        )
+    of = expected_attentions(artefact.config, artefact.spec)
+    computed = layers.bulk or HINTS[told]
+    return RuntimeFacts(
+        backend="openvino",
+        version=str(load().__version__),
+        device=str(device),
+        precision=computed,
+        threads=int(compiled.get_property("INFERENCE_NUM_THREADS")),
+        placement=dict.fromkeys(compiled.get_property("EXECUTION_DEVICES"), layers.nodes),
+        dtypes=layers.dtypes,
+        fused_attention={
+            "fused": layers.fused_attention,
+            "of": layers.fused_attention + layers.softmaxes if of is None else of,
+        },
+        precision_hint=told,
+        details={
+            "attention_kernels": layers.attention_kernels,
+            "streams": int(compiled.get_property("NUM_STREAMS")),
+            "cpu_pinning": bool(compiled.get_property("ENABLE_CPU_PINNING")),
+        },
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong; the places in OpenVINO's own source that stand before it say nothing here."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from ", "Check "))]
+    return (telling or lines or ["no reason given"])[0]
+
+
+RUNTIME = OpenVinoRuntime()
