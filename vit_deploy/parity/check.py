@@ -2,7 +2,8 @@
 
 A verdict is about an artefact in a backend on a device: the outputs of a session are compared with
 eager PyTorch on the CPU (see :mod:`vit_deploy.parity.criterion`) at batch 1, 2 and the largest, in
-every slot of the batch; where the image size is free, at other sizes too.
+every slot of the batch (see :mod:`vit_deploy.parity.plan`); where the image size is free, at other sizes
+too.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy import registry
 from vit_deploy.errors import BackendMissing, HostileInput, RunFailed
 from vit_deploy.facts import Availability, Verdict
 from vit_deploy.model.contract import network_is_dynamic
+from vit_deploy.parity.choosing import because, choose_runtime
+from vit_deploy.parity.conclusion import circumstances, conclude
+from vit_deploy.parity.decisions import Findings
 from vit_deploy.parity.declared import Fault, batch_sizes, spec_fault
-from vit_deploy.parity.ground import Ground, RunCase
+from vit_deploy.parity.ground import Ground, RunCase, class_output
 from vit_deploy.parity.inputs import Sample, make_samples
 from vit_deploy.parity.limits import LIMITS, SUSPECT, Limits
+from vit_deploy.parity.plan import plan_runs
+from vit_deploy.parity.ratios import within
 from vit_deploy.parity.resizing import ResizeCheck
-from vit_deploy.parity.scores import Scores, within
+from vit_deploy.parity.scores import Scores
 from vit_deploy.parity.sizes import SizesCheck, largest
 from vit_deploy.protocols import SessionOptions, Silent
 from vit_deploy.spec import PRECISIONS
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vit_deploy.facts import Device
+    from vit_deploy.parity.truth import Truth
     from vit_deploy.protocols import Arrays, Artefact, Progress, Runtime, Session
     from vit_deploy.spec import Precision
     from vit_deploy.weights.imported import Model
@@ -101,11 +107,12 @@ class ParityCheck:
             cannot be judged here, ``passed`` is ``None``.
 
         Raises:
-            HostileInput: when the reference weights cannot be read.
+            HostileInput: when the reference weights cannot be read, or eager PyTorch gives NaN or Inf in
+                float64: there is nothing to compare with.
         """
-        chosen, found = _choose(artefact, runtime, device)
+        chosen, found = choose_runtime(artefact, runtime, device)
         if chosen is None or not found.ok:
-            return Verdict(passed=None, reason=_because(chosen.name if chosen else "", found))
+            return Verdict(passed=None, reason=because(chosen.name if chosen else "", found))
         fault = spec_fault(artefact.spec, self.model.config)
         if fault:
             return Verdict(passed=False, backend=chosen.name, reason=fault)
@@ -115,37 +122,31 @@ class ParityCheck:
                 session = self._open(chosen, artefact, device or chosen.devices()[0], options)
             except BackendMissing as error:
                 missing = Availability.no(error.found, error.next_command)
-                return Verdict(passed=None, reason=_because(chosen.name, missing))
+                return Verdict(passed=None, reason=because(chosen.name, missing))
             except (RunFailed, HostileInput) as error:
                 return Verdict(passed=False, backend=chosen.name, reason=error.found)
             with session:
                 return self._judge(artefact, session, chosen.name, progress)
 
     def _judge(self, artefact: Artefact, session: Session, backend: str, progress: Progress) -> Verdict:
-        import numpy as np
-
         limits = self._limits[artefact.precision]
         truths, overflowed = self._ground.truths(artefact, limits, progress)
-        if not all(np.isfinite(truth.exact).all() for truth in truths.values()):
-            reason = "eager PyTorch itself gives NaN or Inf in float64, so there is nothing to compare with"
-            return Verdict(passed=None, backend=backend, reason=reason)
-        scores = Scores(self.samples, truths, limits)
-        reason = ""
+        scores = Scores(self.samples, truths, limits, class_output(artefact.config))
         more: dict[str, Any] = {}
+        evidence: dict[str, Any] = {}
         try:
-            self._ground.run_all(artefact, session, scores, batch_sizes(artefact.spec.batch), progress)
-            reason = scores.reason()
-            if artefact.spec.contract == "image" and not reason:
-                reason, more = self._resizes.judge(artefact.spec, session, truths, limits, progress)
-            elif network_is_dynamic(artefact.spec) and not reason:
-                reason, more = self._sizes.judge(artefact, session, scores, limits, progress)
+            runs = plan_runs(self.samples, batch_sizes(artefact.spec.batch))
+            self._ground.run_all(artefact, session, scores, runs, progress)
+            found = scores.findings()
+            if not found.broken:
+                reason, more, evidence = self._elsewhere(artefact, session, scores, truths, progress)
+                found += Findings((reason,) if reason else ())
         except RunFailed as error:
-            reason = error.found
+            found = Findings((error.found,))
         except Fault as fault:
-            reason = str(fault)
-            if overflowed:
-                reason += f"; eager PyTorch in {artefact.precision} overflows too: choose another precision"
-        passed, reason = _with_precision(not reason, reason, artefact, session)
+            too = f"; eager PyTorch in {artefact.precision} overflows too: choose another precision"
+            found = Findings((str(fault) + (too if overflowed else ""),))
+        passed, reason = conclude(found, artefact, session)
         return Verdict(
             passed=passed,
             backend=backend,
@@ -153,9 +154,25 @@ class ParityCheck:
             worst_ratio=largest(scores.worst_ratio(), "worst_ratio", more),
             p95_ratio=largest(scores.p95_ratio(), "p95_ratio", more),
             samples=len(self.samples),
-            details={**scores.details(), **more, **_circumstances(artefact, session, overflowed)},
-            evidence=scores.evidence(),
+            details={**scores.details(), **more, **circumstances(artefact, session, overflowed)},
+            evidence={**scores.evidence(), **evidence},
         )
+
+    def _elsewhere(
+        self,
+        artefact: Artefact,
+        session: Session,
+        scores: Scores,
+        truths: Mapping[str, Truth],
+        progress: Progress,
+    ) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """What is wrong at other sizes than the model's own; the details of them, and the evidence."""
+        limits = self._limits[artefact.precision]
+        if artefact.spec.contract == "image":
+            return *self._resizes.judge(artefact.spec, session, truths, limits, progress), {}
+        if network_is_dynamic(artefact.spec):
+            return self._sizes.judge(artefact, session, scores, limits, progress)
+        return "", {}, {}
 
     def open(self, runtime: Runtime, artefact: Artefact, device: Device, *, optimise: bool = True) -> Session:
         """Open an artefact as it is opened to be judged: with as many threads, and in the same process.
@@ -172,11 +189,17 @@ class ParityCheck:
         run = verdict.evidence.get("worst_run")
         if run is None:
             return RunCase.least(artefact.spec.batch, len(self.samples))
-        return RunCase(run["batch_size"], tuple(run["indices"]), run["slot"])
+        size = run.get("image_size")
+        image_size = None if size is None else (size[0], size[1])
+        return RunCase(run["batch_size"], tuple(run["indices"]), run["slot"], image_size)
+
+    def ground(self, case: RunCase) -> Ground:
+        """The model and the samples of a run: at the model's own image size, or at another."""
+        return self._ground if case.image_size is None else self._sizes.ground(case.image_size)
 
     def feed(self, artefact: Artefact, case: RunCase) -> Arrays:
         """The inputs of that run, by the artefact's contract."""
-        return self._ground.feed(artefact, case)
+        return self.ground(case).feed(artefact, case)
 
     def ratio(self, artefact: Artefact, outputs: Arrays, case: RunCase) -> float:
         """The worst ratio of that run, over all outputs that the artefact declares.
@@ -189,9 +212,10 @@ class ParityCheck:
         Returns:
             Infinite where an output is missing, of another shape or not finite.
         """
+        ground = self.ground(case)
         with _torch_threads(self._threads):
-            truths, _ = self._ground.truths(artefact, self._limits[artefact.precision], _SILENT)
-        return self._ground.ratio(outputs, truths, case)
+            truths, _ = ground.truths(artefact, self._limits[artefact.precision], _SILENT)
+        return ground.ratio(outputs, truths, case)
 
     def limit(self, artefact: Artefact, verdict: Verdict) -> float:
         """The limit of ratios that an artefact broke: that on the worst one, unless only the other was."""
@@ -213,52 +237,6 @@ def _table(limits: Limits | Mapping[str, float | None] | None) -> Mapping[Precis
 
 def _open_here(runtime: Runtime, artefact: Artefact, device: Device, options: SessionOptions) -> Session:
     return runtime.open(artefact, device, options)
-
-
-def _choose(
-    artefact: Artefact, runtime: Runtime | None, device: Device | None
-) -> tuple[Runtime | None, Availability]:
-    """The runtime that judges, and whether it can; the first that can where none was named."""
-    if runtime is not None and artefact.format not in runtime.formats:
-        formats = ", ".join(sorted(runtime.formats))
-        return runtime, Availability.no(f"it opens {formats}, not {artefact.format}", "leave --backend out")
-    candidates = [runtime] if runtime is not None else registry.runtimes_for(artefact.format)
-    verdicts = [(candidate, candidate.available(device)) for candidate in candidates]
-    if not verdicts:
-        return None, Availability.no(f"no backend opens {artefact.format}", "vit-deploy formats")
-    chosen, found = next((entry for entry in verdicts if entry[1].ok), verdicts[0])
-    if found.ok and device is None and not chosen.devices():
-        found = Availability.no("it finds no device here", "vit-deploy doctor")
-    return chosen, found
-
-
-def _because(name: str, found: Availability) -> str:
-    told = "; ".join(part for part in (found.reason, found.mend) if part)
-    return f"{name}: {told}" if name else told
-
-
-def _with_precision(passed: bool, reason: str, artefact: Artefact, session: Session) -> tuple[bool | None, str]:
-    """A pass counts only at the precision that was declared."""
-    effective = session.facts.precision
-    if not passed or effective == artefact.precision:
-        return passed, reason
-    told = f"{session.facts.backend} computes in {effective} what is declared as {artefact.precision}"
-    if effective == "fp32":
-        return None, f"{told}: it agrees, but that says nothing of {artefact.precision}"
-    return False, told
-
-
-def _circumstances(artefact: Artefact, session: Session, overflowed: Sequence[str]) -> dict[str, Any]:
-    facts = session.facts
-    circumstances: dict[str, Any] = {
-        "batch_sizes": batch_sizes(artefact.spec.batch),
-        "device": facts.device,
-        "precision": facts.precision,
-        "version": facts.version,
-    }
-    if overflowed:
-        circumstances["eager_overflows"] = list(overflowed)
-    return circumstances
 
 
 @contextlib.contextmanager

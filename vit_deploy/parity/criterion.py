@@ -7,8 +7,8 @@ rounding leads. For every sample, and every token of a token output::
     e(y)  = |y - y64| / |y64|                 Euclidean length over the last axis
     ratio = e(yb) / yardstick                 1 means: as exact as eager PyTorch
 
-The ratios of an output at one batch size must hold two limits: one at their 95th percentile, one at
-the worst: :data:`vit_deploy.parity.limits.LIMITS` is the only table of tolerances there is.
+The ratios of an output must hold two limits: one at the 95th percentile of all its runs, one at the
+worst. :data:`vit_deploy.parity.limits.LIMITS` is the only table of tolerances there is.
 """
 
 from __future__ import annotations
@@ -49,12 +49,23 @@ def relative_errors(found: NDArray[Any], reference: Floats) -> Floats:
         found: ``(..., d)`` of any floating dtype.
         reference: ``(..., d)``.
     """
+    return relative_lengths(found, reference, reference)
+
+
+def relative_lengths(found: NDArray[Any], other: NDArray[Any], reference: Floats) -> Floats:
+    """``|found - other| / |reference|`` over the last axis, computed in float64.
+
+    Args:
+        found: ``(..., d)`` of any floating dtype.
+        other: likewise.
+        reference: ``(..., d)``.
+    """
     import numpy as np
 
     with np.errstate(invalid="ignore", over="ignore"):
-        distances = np.linalg.norm(found.astype(np.float64) - reference, axis=-1)
-        errors: Floats = distances / reference_lengths(reference)
-    return errors
+        distances = np.linalg.norm(found.astype(np.float64) - other, axis=-1)
+        lengths: Floats = distances / reference_lengths(reference)
+    return lengths
 
 
 def yardsticks(eager_errors: Floats, lengths: Floats, limits: Limits, depth: int) -> Floats:
@@ -91,8 +102,8 @@ NEAR_TIE_DEVIATIONS = 4.0
 """How many standard deviations of honest rounding apart two logits must be to be told apart for sure."""
 
 
-def near_ties(logits: Floats, granted: Floats) -> NDArray[np.bool_]:
-    """Samples whose first two classes lie so close that honest rounding may swap them.
+def near_ties(logits: Floats, granted: Floats, rank: int = 1) -> NDArray[np.bool_]:
+    """Samples whose first class lies so close to the one after ``rank`` that honest rounding may swap them.
 
     An error of Euclidean length ``r``, spread evenly over ``k`` logits, changes the difference of two
     of them by ``r * sqrt(2 / k)`` (standard deviation), and eager's own error has
@@ -100,12 +111,13 @@ def near_ties(logits: Floats, granted: Floats) -> NDArray[np.bool_]:
     are counted apart: another first class there is no fault.
 
     Args:
-        logits: ``(s, k)`` in float64, ``k >= 2``.
+        logits: ``(s, k)`` in float64, ``k > rank``.
         granted: the yardsticks, ``(s,)``.
+        rank: 1 for the first class against the second; 5 for whether it stays among the first five.
     """
     import numpy as np
 
-    top = np.partition(logits, -2, axis=-1)
+    ordered = np.sort(logits, axis=-1)
     deviation = granted * reference_lengths(logits) * np.sqrt(2 / logits.shape[-1])
-    ties: NDArray[np.bool_] = top[:, -1] - top[:, -2] <= NEAR_TIE_DEVIATIONS * deviation
+    ties: NDArray[np.bool_] = ordered[:, -1] - ordered[:, -1 - rank] <= NEAR_TIE_DEVIATIONS * deviation
     return ties

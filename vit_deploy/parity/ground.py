@@ -5,24 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from vit_deploy.errors import RunFailed
+from vit_deploy.errors import HostileInput, RunFailed
 from vit_deploy.model.contract import network_is_dynamic
 from vit_deploy.parity.criterion import reference_lengths, relative_errors, yardsticks
 from vit_deploy.parity.declared import Fault, batch_sizes, check_outputs, rounds
 from vit_deploy.parity.feeding import fed
 from vit_deploy.parity.references import References
-from vit_deploy.parity.scores import Truth, WorstRun
+from vit_deploy.parity.truth import Truth
 from vit_deploy.spec import EAGER_PRECISIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from vit_deploy.model.config import OutputName
+    from vit_deploy.model.kinds import Architecture
     from vit_deploy.parity.criterion import Floats
     from vit_deploy.parity.inputs import Sample
     from vit_deploy.parity.limits import Limits
+    from vit_deploy.parity.plan import Run
     from vit_deploy.parity.scores import Scores
     from vit_deploy.protocols import Arrays, Artefact, Progress, Session
     from vit_deploy.spec import BatchRange, Precision
@@ -37,11 +39,13 @@ class RunCase:
         batch_size: images in the run.
         indices: which sample stands in each slot.
         slot: the one that is looked at.
+        image_size: ``(height, width)``; the model's own when ``None``.
     """
 
     batch_size: int
     indices: tuple[int, ...]
     slot: int = 0
+    image_size: tuple[int, int] | None = None
 
     @classmethod
     def least(cls, batch: BatchRange, samples: int) -> RunCase:
@@ -62,16 +66,32 @@ class Ground:
     def __init__(self, model: Model, samples: Sequence[Sample], exact: Model | None = None) -> None:
         self.model = model
         self.samples = tuple(samples)
+        self.exact_model = exact or model
         self._references = References(model, self.samples, exact)
+        self._known: dict[tuple[Any, ...], tuple[dict[str, Truth], list[str]]] = {}
 
     def truths(
         self, artefact: Artefact, limits: Limits, progress: Progress
     ) -> tuple[dict[str, Truth], list[str]]:
-        """What each output is compared with, and the outputs in which eager itself overflows."""
+        """What each output is compared with, and the outputs in which eager itself overflows.
+
+        Raises:
+            HostileInput: when the reference weights cannot be read, or eager PyTorch gives NaN or Inf in
+                float64: there is nothing to compare with.
+        """
+        key = (artefact.precision, artefact.spec.output_names, limits)
+        if key not in self._known:
+            self._known[key] = self._truths(artefact, limits, progress)
+        return self._known[key]
+
+    def _truths(
+        self, artefact: Artefact, limits: Limits, progress: Progress
+    ) -> tuple[dict[str, Truth], list[str]]:
         import numpy as np
 
         names = cast("Sequence[OutputName]", artefact.spec.output_names)
         exact = self._references.exact(names, progress)
+        self._require_finite(exact)
         errors = self._eager_errors(artefact.precision, exact, progress)
         depth = self.model.config.depth
         truths: dict[str, Truth] = {
@@ -79,6 +99,20 @@ class Ground:
             for name in names
         }
         return truths, [name for name in names if not np.isfinite(errors[name]).all()]
+
+    def _require_finite(self, exact: Mapping[str, Floats]) -> None:
+        import numpy as np
+
+        for name, values in exact.items():
+            bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+            if len(bad):
+                first = self.samples[int(bad[0])].name
+                raise HostileInput(
+                    f"eager PyTorch itself gives NaN or Inf in float64: in {name}, on {len(bad)} of "
+                    f"{len(values)} samples, the first of them {first!r}",
+                    expected="finite outputs: without them there is nothing to compare an artefact with",
+                    next_command="mend the checkpoint: its weights or its preprocessing lead to NaN",
+                )
 
     def _eager_errors(
         self, precision: Precision, exact: Mapping[str, Floats], progress: Progress
@@ -123,40 +157,39 @@ class Ground:
         artefact: Artefact,
         session: Session,
         scores: Scores,
-        batch_sizes: Iterable[int],
+        runs: Sequence[Run],
         progress: Progress,
     ) -> None:
-        """Score every sample at every batch size.
+        """Score every run.
 
         Raises:
             RunFailed: when the backend fails.
             Fault: when outputs are missing, misshapen or not finite.
         """
-        spec = artefact.spec
-        image_size = self.model.config.image_size if network_is_dynamic(spec) else None
-        plan = [(size, indices) for size in batch_sizes for indices in rounds(len(self.samples), size)]
-        progress.phase(f"{artefact.name} on {session.facts.backend}", len(plan))
-        for size, indices in plan:
+        progress.phase(f"{artefact.name} on {session.facts.backend}", len(runs))
+        for run in runs:
             try:
-                scores.add(size, indices, self._run(artefact, session, size, indices, image_size))
+                scores.add(run, self._run(artefact, session, run))
             except (RunFailed, Fault) as error:
                 output, slot = (error.output, error.slot) if isinstance(error, Fault) else ("", 0)
-                scores.broke(WorstRun(output, size, tuple(indices), slot))
+                scores.broke(output, run, slot)
                 raise
             progress.advance()
 
-    def _run(
-        self,
-        artefact: Artefact,
-        session: Session,
-        size: int,
-        indices: Sequence[int],
-        image_size: tuple[int, int] | None,
-    ) -> Arrays:
+    def _run(self, artefact: Artefact, session: Session, run: Run) -> Arrays:
         """The outputs of one run, which are exactly those declared."""
+        spec = artefact.spec
+        image_size = self.model.config.image_size if network_is_dynamic(spec) else None
         try:
-            outputs = session.run(self.feed(artefact, RunCase(size, tuple(indices))))
+            outputs = session.run(self.feed(artefact, RunCase(run.batch_size, run.indices)))
         except RunFailed as error:
-            raise RunFailed(f"at batch {size}: {error.found}") from error
-        check_outputs(outputs, artefact.spec, [self.samples[index].name for index in indices], image_size)
+            raise RunFailed(f"at batch {run.batch_size}: {error.found}") from error
+        check_outputs(outputs, spec, [self.samples[index].name for index in run.indices], image_size)
         return outputs
+
+
+def class_output(config: Architecture) -> str:
+    """The output that scores classes, if there is one."""
+    from vit_deploy.model.module_config import ModuleConfig
+
+    return (config.class_output if isinstance(config, ModuleConfig) else "") or "logits"

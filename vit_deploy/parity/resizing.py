@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from vit_deploy.parity.criterion import Floats
     from vit_deploy.parity.inputs import Picture
     from vit_deploy.parity.limits import Limits
-    from vit_deploy.parity.scores import Truth
+    from vit_deploy.parity.truth import Truth
     from vit_deploy.protocols import Progress, Session
     from vit_deploy.spec import IOSpec
     from vit_deploy.weights.imported import Model
