@@ -204,10 +204,12 @@ def thread_settings(threads: int | None) -> dict[str, str]:
         threads: ``None`` keeps what the user's environment says, and is all usable cores where it says
             nothing.
     """
-    cores = str(usable_cores())
-    counts = {
-        name: os.environ.get(name, cores) if threads is None else str(threads) for name in THREAD_VARIABLES
-    }
+    if threads is None:
+        # OpenMP's variable may hold a number for each level of nesting; the others know one.
+        told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or str(usable_cores())
+        counts = {name: os.environ.get(name, told) for name in THREAD_VARIABLES}
+    else:
+        counts = dict.fromkeys(THREAD_VARIABLES, str(threads))
     passive = {name: os.environ.get(name, value) for name, value in PASSIVE_WAITING.items()}
     return {**counts, **passive}
 
