@@ -31,8 +31,11 @@ def conclude(found: Findings, artefact: Artefact, session: Session) -> tuple[boo
 
 def circumstances(artefact: Artefact, session: Session, overflowed: Sequence[str]) -> dict[str, Any]:
     """What a verdict holds under, as plain data."""
+    from vit_deploy.parity.requirements import built
+
     facts = session.facts
     found: dict[str, Any] = {
+        "built": built(artefact, facts),
         "batch_sizes": batch_sizes(artefact.spec.batch),
         "device": facts.device,
         "precision": facts.precision,

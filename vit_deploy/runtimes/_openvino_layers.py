@@ -25,15 +25,8 @@ _CLASSES: dict[str, LayerClass] = {
 _ACTIVATIONS = {"Gelu", "Erf", "Sigmoid", "Swish", "Relu", "Tanh", "SoftPlus", "HSwish", "Mish", "Elu"}
 """Operators of the graph; the plugin fuses them into the products before them where it can."""
 
-_DTYPES: dict[str, str] = {
-    "f64": "fp64",
-    "f32": "fp32",
-    "f16": "fp16",
-    "bf16": "bf16",
-    "i8": "int8",
-    "u8": "uint8",
-}
-_PRECISIONS: dict[str, Precision] = {name: name for name in ("fp32", "fp16", "bf16")}  # type: ignore[misc]
+_PRECISIONS: dict[str, Precision] = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8"}
+_DTYPES: dict[str, str] = {**_PRECISIONS, "f64": "fp64", "u8": "uint8"}
 _OPERANDS_OF_ATTENTION = 3
 """Queries, keys and values: a softmax alone has but one operand, and its mask."""
 
@@ -73,6 +66,7 @@ def count_layers(runtime_model: Any, operators: dict[str, str]) -> RuntimeLayers
     """
     counted: defaultdict[str, Counter[str]] = defaultdict(Counter)
     kernels: Counter[str] = Counter()
+    products: Counter[str] = Counter()
     nodes = 0
     for node in runtime_model.get_ordered_ops():
         told = _Told(node)
@@ -85,15 +79,15 @@ def count_layers(runtime_model: Any, operators: dict[str, str]) -> RuntimeLayers
             counted[kind][told.dtype] += 1
         if kind == "attention":
             kernels[told.kernel] += 1
-        elif told.kind == "MatMul" and counted["linear"]:
-            # Products without weights: those of an attention that is spelled out. What comes before anything
-            # of the network resizes pictures.
-            counted["attention"][told.dtype] += 1
+        elif told.kind == "MatMul":
+            products[told.dtype] += 1
         if any(operators.get(name) in _ACTIVATIONS for name in told.made_of):
             counted["activation"][told.dtype] += 1
+    if counted["softmax"]:
+        counted["attention"].update(products)  # without weights, so of an attention that is spelled out
     linear = counted["linear"]
     bulk = max(linear, key=lambda dtype: linear[dtype]) if linear else ""
-    known = {dtype: _PRECISIONS.get(word) for word, dtype in _DTYPES.items()}
+    known: dict[str, Precision] = {dtype: dtype for dtype in _PRECISIONS.values()}
     return RuntimeLayers(
         nodes=nodes,
         dtypes={kind: dict(sorted(found.items())) for kind, found in counted.items() if found},
