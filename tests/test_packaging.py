@@ -159,7 +159,7 @@ def test_every_dependency_has_a_pin():
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in text.splitlines() if "==" in line}
     wanted = set()
     for requirement in metadata.requires("vit-deploy") or []:
-        extras = {"gpu", "openvino"}  # not a part of [dev]
+        extras = {"gpu"}  # not a part of [dev]
         if not any(f'extra == "{extra}"' in requirement for extra in extras):
             wanted.add(requirement.partition(">")[0].partition("[")[0].lower().replace("_", "-"))
     assert wanted - {"vit-deploy"} <= pinned

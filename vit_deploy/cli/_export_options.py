@@ -74,6 +74,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option("--verify/--no-verify", default=True, help="Prove each artefact equal to eager PyTorch."),
     prove_option,
+    click.option(
+        "--require",
+        default="",
+        metavar="KEY=VALUE",
+        help="What must have been built, by comma: fused-attention=all,dtype=fp16,tf32=off.",
+    ),
     click.option("--allow-nonfinite", is_flag=True, help="Take weights that hold NaN or Inf."),
     use_ema_option,
     click.option(

@@ -56,6 +56,7 @@ def command(
     max_images: int,
     verify: bool,
     prove: bool,
+    require: str,
     allow_nonfinite: bool,
     use_ema: bool,
     seed: int,
@@ -65,13 +66,15 @@ def command(
     """Export a model to one or more formats, each proven equal to eager PyTorch.
 
     The artefacts go into a bundle: a directory with one model, its weights and a manifest. An artefact
-    that is not equal to eager PyTorch never enters it (exit 3).
+    that is not equal to eager PyTorch, or not built as --require asks, never enters it (exit 3).
     """
     names = chosen_formats(formats)
     from vit_deploy.deploy.export import export_model
+    from vit_deploy.parity.requirements import parse_requirements
     from vit_deploy.weights import load_model
     from vit_deploy.weights.request import Request
 
+    requirements = parse_requirements(require)
     model = model or (DEFAULT_ARCH if not arch and not weights else "")
     loading = functools.partial(
         load_model,
@@ -114,6 +117,7 @@ def command(
             images=pictures,
             verify=verify,
             proof=proof,
+            requirements=requirements,
             progress=progress,
         )
     report(outcomes, target, as_json=as_json, proof=proof)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vit_deploy.bundle.manifest import ArtefactRecord
     from vit_deploy.model.config import OutputName
     from vit_deploy.parity import ParityCheck
+    from vit_deploy.parity.requirements import Requirement
     from vit_deploy.proof import Proof
     from vit_deploy.protocols import Artefact, Exporter, Progress
     from vit_deploy.spec import BatchRange, Contract, IOSpec, Precision, SizeRange
@@ -73,6 +74,7 @@ def export_model(
     images: Sequence[Path] = (),
     verify: bool = True,
     proof: Proof | None = None,
+    requirements: Sequence[Requirement] = (),
     progress: Progress | None = None,
 ) -> list[Outcome]:
     """Export a model to each format, prove each artefact, and keep those that hold in a bundle.
@@ -95,6 +97,9 @@ def export_model(
         images: pictures to verify with, beside the synthetic ones.
         verify: whether to verify at all; artefacts enter as ``unverified`` otherwise.
         proof: the proof of import that the bundle shall keep.
+        requirements: what else must be so of each format asked for, as
+            :func:`vit_deploy.parity.requirements.parse_requirements` reads it; an artefact that was built
+            otherwise is not accepted.
         progress: told how far it is.
 
     Returns:
@@ -123,7 +128,9 @@ def export_model(
             )
     with edit_bundle(output, model) as editor:
         editor.proof = ProofRecord(**proof.to_dict()) if proof else None
-        job = _Job(editor, spec, precision, chosen, progress or Silent(), _check(editor, images, verify))
+        required = dict.fromkeys((exporter.format for exporter in asked), tuple(requirements))
+        check = _check(editor, images, verify)
+        job = _Job(editor, spec, precision, chosen, progress or Silent(), check, required)
         return [job.run(exporter) for exporter in exporters]
 
 
@@ -200,6 +207,7 @@ class _Job:
     options: Mapping[str, Any]
     progress: Progress
     check: ParityCheck | None
+    required: Mapping[str, tuple[Requirement, ...]]
 
     def run(self, exporter: Exporter) -> Outcome:
         """Export, prove and accept one artefact; what fails becomes the outcome's error."""
@@ -224,10 +232,8 @@ class _Job:
         exported_at = time.perf_counter()
         verdict = self._judge(candidate)
         judged_at = time.perf_counter()
-        if verdict.passed is False:
-            record, error = None, _parity_error(candidate, verdict)
-        else:
-            record, error = self.editor.accept(candidate, exported, options, verdict), None
+        error = self._objection(candidate, verdict)
+        record = None if error else self.editor.accept(candidate, exported, options, verdict)
         return Outcome(
             name,
             exporter.format,
@@ -245,6 +251,22 @@ class _Job:
             return UNVERIFIED
         self.progress.phase(f"{candidate.format}: verifying")
         return self.check.judge(candidate, progress=self.progress)
+
+    def _objection(self, candidate: Artefact, verdict: Verdict) -> ParityFailed | None:
+        """Why an artefact does not enter the bundle."""
+        from vit_deploy.parity.requirements import built_as_judged, unmet_from_built
+
+        if verdict.passed is False:
+            return _parity_error(candidate, verdict)
+        requirements = self.required.get(candidate.format, ())
+        unmet = unmet_from_built(requirements, built_as_judged(candidate, verdict))
+        if not unmet:
+            return None
+        return ParityFailed(
+            f"{candidate.name} was not built as it was required to be: {'. '.join(unmet)}",
+            expected=", ".join(map(str, requirements)),
+            next_command="export as said above, or leave out of --require what this artefact cannot be",
+        )
 
     def _source(self, exporter: Exporter) -> Artefact | None:
         if not exporter.needs:
