@@ -29,7 +29,14 @@ _GRAPH_INITIALIZER = 5
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME = 1, 2, 8
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WHOLE = {"INT64", "INT32", "BOOL"}
-_PRECISIONS: dict[str, Precision] = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
+_PRECISIONS: dict[str, Precision] = {
+    "FLOAT": "fp32",
+    "FLOAT16": "fp16",
+    "BFLOAT16": "bf16",
+    "INT8": "int8",
+    "UINT8": "int8",
+    "FLOAT8E4M3FN": "fp8",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class WeightCensus:
 
     @property
     def precision(self) -> Precision | None:
-        """The floating dtype that most elements have, where it is one of ours.
+        """The dtype that most elements have, where it is one of ours; 8-bit numbers are quantised weights.
 
         Tables of whole numbers (shapes, indices, masks) say nothing of the arithmetic.
         """
