@@ -199,6 +199,10 @@ class Decisions:
             "kl": {"mean": float(divergence.mean()), "max": float(divergence.max())},
         }
 
+    def near_tie(self, index: int) -> bool:
+        """Whether honest rounding may give a sample another first class."""
+        return bool(self._ties[index])
+
     def of_sample(self, index: int) -> dict[str, Any] | None:
         """Its first class and the probability of that, by eager and by the artefact."""
         if index not in self._told:

@@ -47,14 +47,20 @@ class Scores:
         truths: by output.
         limits: of the criterion.
         classes: the output that scores classes; empty where none does.
+        yardstick: what the yardstick is, in words.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], truths: Mapping[str, Truth], limits: Limits, classes: str = ""
+        self,
+        samples: Sequence[Sample],
+        truths: Mapping[str, Truth],
+        limits: Limits,
+        classes: str = "",
+        yardstick: str = "eager's own error",
     ) -> None:
         self._samples = samples
         self._limits = limits
-        self._ratios = Ratios(samples, truths, limits)
+        self._ratios = Ratios(samples, truths, limits, yardstick)
         self._classes = classes
         scored = classes in truths and truths[classes].exact.ndim == 2 and truths[classes].exact.shape[-1] > 1
         names = [sample.name for sample in samples]
@@ -143,6 +149,7 @@ class Scores:
                 "batch_size": found.run.batch_size,
                 "slot": found.slot,
                 "top1": self._decisions.of_sample(index) if self._decisions is not None else None,
+                "near_tie": self._decisions is not None and self._decisions.near_tie(index),
             }
             for index, found in sorted(self._ratios.by_sample().items())
         ]
