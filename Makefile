@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all lint type bench coverage golden docs build check gpu-check clean
+.PHONY: help setup demo test test-all lint type bench mutations coverage golden docs build check gpu-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ type: setup ## mypy, strict
 
 bench: setup ## the project's own speed and memory, against a bare torch export and a bare loop
 	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+mutations: setup ## put injected faults and honest artefacts to the parity check; rewrites benchmarks/parity/README.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.parity --output "benchmarks/results/$(or $(DEVICE),amd-epyc-2-cores)/mutations.json"
 
 coverage: setup ## measure every specimen again and rewrite docs/coverage.md; ONLY=timm/eva measures some of them
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.specimens --only "$(ONLY)"
