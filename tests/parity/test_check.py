@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vit_deploy.errors import BackendMissing, HostileInput, RunFailed
-from vit_deploy.facts import Availability, Device
+from vit_deploy.facts import Availability, Device, Verdict
 from vit_deploy.parity import Limits, ParityCheck
 from vit_deploy.protocols import Artefact
 from vit_deploy.runtimes.eager import RUNTIME as EAGER
@@ -206,7 +206,7 @@ def test_a_model_of_nan_cannot_be_judged(model: Model, vit: ViT, backend: Any, d
     )
     check = ParityCheck(replace(model, weights=weights), threads=1)
     runtime = backend(vit)
-    with pytest.raises(HostileInput, match="NaN or Inf in float64: in logits, on 16 of 16 .* 'pink-0'") as told:
+    with pytest.raises(HostileInput, match=r"in float64: in logits, on 16 of 16 .* 'pink-0'") as told:
         check.judge(declare(model.config), runtime=runtime)
     assert told.value.exit_code == 6
     assert runtime.closed == 1
@@ -281,3 +281,81 @@ def test_a_float16_input_is_given_as_float16(
     verdict = check.judge(replace(artefact, spec=spec), runtime=backend(call, precision="fp16"))
     assert verdict.passed is True
     assert seen == {np.dtype("float16")}
+
+
+def test_a_session_is_opened_as_it_is_told(model: Model, vit: ViT, backend: Any, declare: Any) -> None:
+    asked = []
+
+    def opener(runtime: Any, artefact: Artefact, device: Device, options: Any) -> Any:
+        asked.append((runtime.name, artefact.name, str(device), options.threads))
+        return runtime.open(artefact, device, options)
+
+    check = ParityCheck(model, threads=1, open_session=opener)
+    assert check.judge(declare(model.config), runtime=backend(vit)).passed
+    assert asked == [("function", "function-fp32", "cpu", 1)]
+
+
+def test_the_worst_run_can_be_done_again(
+    check: ParityCheck, model: Model, vit: ViT, backend: Any, declare: Any
+) -> None:
+    artefact = declare(model.config)
+    vit.blocks[1].mlp.fc2.bias.data[0] += 0.5
+    verdict = check.judge(artefact, runtime=backend(vit))
+    case = check.case(artefact, verdict)
+    assert check.samples[case.indices[case.slot]].name == verdict.evidence["worst_run"]["sample"]
+    (pixels,) = check.feed(artefact, case).values()
+    assert pixels.shape == (case.batch_size, 3, 32, 48)
+    with torch.inference_mode():
+        results = vit(torch.from_numpy(pixels))
+        honest = model.eager(outputs=NAMES)(torch.from_numpy(pixels))  # type: ignore[arg-type]
+    outputs = {name: result.numpy() for name, result in zip(NAMES, results, strict=True)}
+    ratio = check.ratio(artefact, outputs, case)
+    assert ratio == pytest.approx(verdict.worst_ratio, rel=0.05)
+    assert ratio > check.limit(artefact, verdict) == 10
+    same = {name: result.numpy() for name, result in zip(NAMES, honest, strict=True)}
+    assert check.ratio(artefact, {**same, "blocks.0.attn": np.zeros(1)}, case) < 3
+    assert check.ratio(artefact, {**same, "logits": same["logits"][:, :1]}, case) == np.inf
+    assert check.ratio(artefact, {"logits": same["logits"]}, case) == np.inf
+    assert check.ratio(artefact, {**same, "logits": same["logits"] * np.nan}, case) == np.inf
+
+
+def test_the_run_in_which_an_output_was_not_finite_is_the_worst(
+    check: ParityCheck, model: Model, vit: ViT, backend: Any, declare: Any
+) -> None:
+    def call(images: torch.Tensor) -> Any:
+        logits, embedding, tokens = vit(images)
+        if len(images) == 2:
+            tokens[1, 3] = torch.nan
+        return logits, embedding, tokens
+
+    artefact = declare(model.config)
+    verdict = check.judge(artefact, runtime=backend(call))
+    case = check.case(artefact, verdict)
+    assert (case.batch_size, case.slot) == (2, 1)
+    assert verdict.evidence["worst_run"]["output"] == "tokens"
+    assert check.limit(artefact, verdict) == 10
+    nothing = check.judge(artefact, runtime=backend(refusal=RunFailed("broken")))
+    assert nothing.evidence == {}
+    assert check.case(artefact, nothing).indices == (0,)
+
+
+def test_the_limit_that_was_broken(check: ParityCheck, model: Model, declare: Any) -> None:
+    artefact, int8 = declare(model.config), declare(model.config, "int8")
+    for worst, p95, limit in ((11.0, 5.0, 10.0), (8.0, 5.0, 4.0), (11.0, 1.0, 10.0), (None, None, 10.0)):
+        assert check.limit(artefact, Verdict(False, worst_ratio=worst, p95_ratio=p95)) == limit
+    assert check.limit(int8, Verdict(False, worst_ratio=50.0, p95_ratio=50.0)) == 4
+
+
+def test_the_evidence_is_plain_data(
+    check: ParityCheck, model: Model, vit: ViT, backend: Any, declare: Any
+) -> None:
+    verdict = check.judge(declare(model.config), runtime=backend(vit))
+    evidence = json.loads(json.dumps(verdict.evidence, allow_nan=False))
+    assert [entry["name"] for entry in evidence["samples"]] == [sample.name for sample in check.samples]
+    assert max(entry["worst_ratio"] for entry in evidence["samples"]) == verdict.worst_ratio
+    first = evidence["samples"][0]["top1"]
+    assert first["eager"][0] == first["artefact"][0]
+    assert first["eager"][1] == pytest.approx(first["artefact"][1], abs=1e-5)
+    for name, histogram in evidence["histograms"].items():
+        assert len(histogram["edges"]) == len(histogram["counts"]) + 1
+        assert sum(histogram["counts"]) == (16 + 4 + 8 + 8) * (25 if name == "tokens" else 1)

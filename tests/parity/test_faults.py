@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from vit_deploy.facts import Verdict
     from vit_deploy.model.vit import ViT
+    from vit_deploy.parity import ParityCheck
     from vit_deploy.weights.imported import Model
 
     Judge = Callable[..., Verdict]
@@ -198,6 +199,48 @@ def test_a_fault_in_the_last_slot_of_the_largest_batch_fails(vit: ViT, judge: Ju
     assert verdict.passed is False
     assert "slot 4 of batch 5" in verdict.reason
     assert "batch 1 and 2 holds and batch 5 does not" in verdict.reason
+
+
+def _only(size: int, slot: int) -> Callable[[tuple[torch.Tensor, ...]], Any]:
+    def change(results: tuple[torch.Tensor, ...]) -> Any:
+        for result in results:
+            if len(result) == size:
+                result[slot] *= 1.00001
+        return results
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("size", "slot"), [(size, slot) for size in (1, 2, 5) for slot in range(size)], ids=lambda value: str(value)
+)
+def test_a_fault_in_one_slot_of_one_batch_size_fails(size: int, slot: int, vit: ViT, judge: Judge) -> None:
+    change = _only(size, slot)
+    verdict = judge(lambda images: change(vit(images)))
+    assert verdict.passed is False
+    assert f"in slot {slot} of batch {size}" in verdict.reason
+    assert f"batch {size} does not" in verdict.reason
+    run = verdict.evidence["worst_run"]
+    assert (run["batch_size"], run["slot"], len(run["indices"])) == (size, slot, size)
+
+
+def test_a_fault_on_one_sample_only_is_named(vit: ViT, judge: Judge, check: ParityCheck) -> None:
+    spoiled = torch.from_numpy(check.samples[11].pixel_values)
+
+    def call(images: torch.Tensor) -> Any:
+        results = vit(images)
+        for slot, image in enumerate(images):
+            if torch.equal(image, spoiled):
+                results[0][slot] *= 1.0001
+        return results
+
+    verdict = judge(call)
+    assert verdict.passed is False
+    assert verdict.evidence["worst_run"]["sample"] == check.samples[11].name
+    worst = {entry["name"]: entry["worst_ratio"] for entry in verdict.evidence["samples"]}
+    assert len(worst) == 16
+    assert max(worst, key=worst.__getitem__) == check.samples[11].name
+    assert sorted(worst.values())[-2] < 4
 
 
 def test_a_batch_that_was_baked_in_fails(vit: ViT, judge: Judge) -> None:

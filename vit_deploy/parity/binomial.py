@@ -52,7 +52,6 @@ def _lower(agreed: int, of: int, confidence: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        # As many misses or fewer: the same event, and the shorter sum where most agree.
         likely = at_most(of - agreed, of, 1.0 - middle) > 1.0 - confidence
         low, high = (low, middle) if likely else (middle, high)
     return low
@@ -64,9 +63,12 @@ def at_most(count: int, of: int, share: float) -> float:
         return 1.0
     if share >= 1:
         return 0.0
+    # The shorter of the two tails; no bound is asked for that is so close to 1 that this loses digits.
+    below = count + 1 <= of - count
+    terms = range(count + 1) if below else range(count + 1, of + 1)
     yes, no, all_orders = math.log(share), math.log1p(-share), math.lgamma(of + 1)
-    terms = (
-        all_orders - math.lgamma(k + 1) - math.lgamma(of - k + 1) + k * yes + (of - k) * no
-        for k in range(count + 1)
+    total = math.fsum(
+        math.exp(all_orders - math.lgamma(k + 1) - math.lgamma(of - k + 1) + k * yes + (of - k) * no)
+        for k in terms
     )
-    return min(1.0, math.fsum(math.exp(term) for term in terms))
+    return min(1.0, total if below else 1.0 - total)

@@ -18,13 +18,12 @@ from vit_deploy.parity.choosing import because, choose_runtime
 from vit_deploy.parity.conclusion import circumstances, conclude
 from vit_deploy.parity.decisions import Findings
 from vit_deploy.parity.declared import Fault, batch_sizes, spec_fault
-from vit_deploy.parity.ground import Ground, RunCase, class_output
+from vit_deploy.parity.ground import Ground, RunCase
 from vit_deploy.parity.inputs import Sample, make_samples
 from vit_deploy.parity.limits import LIMITS, SUSPECT, Limits
 from vit_deploy.parity.plan import plan_runs
 from vit_deploy.parity.ratios import within
 from vit_deploy.parity.resizing import ResizeCheck
-from vit_deploy.parity.scores import Scores
 from vit_deploy.parity.sizes import SizesCheck, largest
 from vit_deploy.protocols import SessionOptions, Silent
 from vit_deploy.spec import PRECISIONS
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vit_deploy.facts import Device
+    from vit_deploy.parity.scores import Scores
     from vit_deploy.parity.truth import Truth
     from vit_deploy.protocols import Arrays, Artefact, Progress, Runtime, Session
     from vit_deploy.spec import Precision
@@ -131,7 +131,7 @@ class ParityCheck:
     def _judge(self, artefact: Artefact, session: Session, backend: str, progress: Progress) -> Verdict:
         limits = self._limits[artefact.precision]
         truths, overflowed = self._ground.truths(artefact, limits, progress)
-        scores = Scores(self.samples, truths, limits, class_output(artefact.config))
+        scores = self._ground.scores(artefact, truths, limits)
         more: dict[str, Any] = {}
         evidence: dict[str, Any] = {}
         try:

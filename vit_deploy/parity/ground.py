@@ -11,6 +11,7 @@ from vit_deploy.parity.criterion import reference_lengths, relative_errors, yard
 from vit_deploy.parity.declared import Fault, batch_sizes, check_outputs, rounds
 from vit_deploy.parity.feeding import fed
 from vit_deploy.parity.references import References
+from vit_deploy.parity.scores import Scores
 from vit_deploy.parity.truth import Truth
 from vit_deploy.spec import EAGER_PRECISIONS
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from vit_deploy.parity.inputs import Sample
     from vit_deploy.parity.limits import Limits
     from vit_deploy.parity.plan import Run
-    from vit_deploy.parity.scores import Scores
     from vit_deploy.protocols import Arrays, Artefact, Progress, Session
     from vit_deploy.spec import BatchRange, Precision
     from vit_deploy.weights.imported import Model
@@ -186,6 +186,13 @@ class Ground:
             raise RunFailed(f"at batch {run.batch_size}: {error.found}") from error
         check_outputs(outputs, spec, [self.samples[index].name for index in run.indices], image_size)
         return outputs
+
+    def scores(self, artefact: Artefact, truths: Mapping[str, Truth], limits: Limits) -> Scores:
+        """Nothing measured yet, and everything that measuring needs."""
+        precision = artefact.precision
+        known = precision in EAGER_PRECISIONS
+        words = "eager's own error" if known else f"the rounding that {precision} is granted"
+        return Scores(self.samples, truths, limits, class_output(artefact.config), words)
 
 
 def class_output(config: Architecture) -> str:

@@ -103,21 +103,34 @@ SUSPECT = 4.0
 
 LIMITS: Mapping[Precision, Limits] = MappingProxyType(
     {
-        # An honest fp32 backend stays below a ratio of 2 on ViT-S and ViT-B, and reaches 4 at the 95th
-        # percentile only on outputs of two or three numbers; the tanh GELU stands at 300 and more.
-        # 2^-23 is the spacing of float32 at 1: one honest rounding per block.
+        # An honest fp32 variant stays below a ratio of 2 on outputs of ten numbers and more, and comes to
+        # 4 at the 95th percentile only on outputs of two or three; the tanh GELU stands at 300 and more.
+        # 2^-23 is the spacing of float32 at 1: one honest rounding per block. No first class changes that
+        # is no near-tie.
         "fp32": Limits(p95=4.0, worst=10.0, epsilon=2.0**-23, flips=0),
         # Half precision leaves less room between honest rounding and damage that a user would see, so
         # the limits are half of fp32's. Eager itself is the yardstick: its errors on ViT-S and ViT-B are
         # 0.36 * spacing * sqrt(depth), so a floor of a quarter of the spacing (2^-10, 2^-7) lies below
         # them, and only guards against 0. On outputs of few numbers eager's error on one sample is a
         # draw that can be near 0 by luck; what is typical over all samples, its upper quartile, is
-        # granted to each. Over 100 random ViTs each, honest variants then fail in none of 3 classes and
-        # in 1 to 3 % of 2 classes, instead of 10 to 20 %.
+        # granted to each. `python benchmarks/criterion.py` counts the honest variants that fail all the
+        # same: a few in a hundred on outputs of two numbers, and none on more.
         "fp16": Limits(p95=2.0, worst=4.0, epsilon=2.0**-12, typical=0.75, flips=0),
         "bf16": Limits(p95=2.0, worst=4.0, epsilon=2.0**-9, typical=0.75, flips=0),
-        "int8": Limits(p95=None, worst=None, epsilon=2.0**-6, top1=0.98, top5=0.99, kl=0.05, cosine=0.98),
-        "fp8": Limits(p95=None, worst=None, epsilon=2.0**-5, top1=0.98, top5=0.99, kl=0.05, cosine=0.98),
+        # Eager has neither of these two, so ratios gate nothing; they are told in units of epsilon, which is
+        # what rounding every weight and activation leads to, over the root of the depth: 2^-6 for int8 and
+        # 2^-5 for fp8 (E4M3), measured by `python benchmarks/criterion.py` on ViTs with random weights and on
+        # the trained digits model. It also says which samples are near-ties.
+        #
+        # The budgets are what a user is asked to accept unless other ones are stated:
+        # top1, top5: 95 %, the tightest share that 59 samples show where all agree; 98 % needs 149 of them.
+        # kl: a hundredfold (int8) and twentyfold (fp8) of what honest rounding gives there, where classes are
+        # less sure than in most trained models, and still too little to move a 60 % class by 16 points (int8).
+        # cosine: an error of a fifth (int8) and a quarter (fp8) of the length of any one vector; honest
+        # rounding stays below a seventeenth and a seventh.
+        # recall: depends on how close the neighbours of the gallery stand; told, and gated where it is set.
+        "int8": Limits(p95=None, worst=None, epsilon=2.0**-6, top1=0.95, top5=0.95, kl=0.05, cosine=0.98),
+        "fp8": Limits(p95=None, worst=None, epsilon=2.0**-5, top1=0.95, top5=0.95, kl=0.1, cosine=0.97),
     }
 )
 """Every tolerance by declared precision, each with its reason."""

@@ -53,9 +53,13 @@ class Ratios:
         samples: what is judged.
         truths: by output.
         limits: of the criterion.
+        yardstick: what the yardstick is, in words.
     """
 
-    def __init__(self, samples: Sequence[Sample], truths: Mapping[str, Truth], limits: Limits) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], truths: Mapping[str, Truth], limits: Limits, yardstick: str
+    ) -> None:
+        self._yardstick = yardstick
         self._samples = samples
         self._truths = truths
         self._limits = limits
@@ -132,7 +136,7 @@ class Ratios:
             raise ValueError(f"nothing was measured of {name}")
         sample = self._samples[found.run.indices[found.slot]]
         text = (
-            f"{name}: {found.ratio:,.4g} times eager's own error at the worst{_limited(self._limits.worst)}, "
+            f"{name}: {found.ratio:,.4g} times {self._yardstick} at the worst{_limited(self._limits.worst)}, "
             f"{p95:,.4g} times at the 95th percentile{_limited(self._limits.p95)}; "
             f"worst on {sample.name!r} in slot {found.slot} of batch {found.run.batch_size}"
         )

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import RunFailed
 from vit_deploy.parity.declared import Fault, batch_sizes
-from vit_deploy.parity.ground import Ground, class_output
+from vit_deploy.parity.ground import Ground
 from vit_deploy.parity.inputs import make_samples
 from vit_deploy.parity.plan import plan_runs
-from vit_deploy.parity.scores import Scores
 from vit_deploy.spec import size_text
 
 if TYPE_CHECKING:
     from vit_deploy.parity.limits import Limits
+    from vit_deploy.parity.scores import Scores
     from vit_deploy.protocols import Artefact, Progress, Session
     from vit_deploy.spec import SizeRange
     from vit_deploy.weights.imported import Model
@@ -78,7 +78,7 @@ class SizesCheck:
     ) -> tuple[str, Scores]:
         ground = self.ground(size)
         truths, _ = ground.truths(artefact, limits, progress)
-        scores = Scores(ground.samples, truths, limits, class_output(artefact.config))
+        scores = ground.scores(artefact, truths, limits)
         sizes = batch_sizes(artefact.spec.batch)[:_BATCHES]
         runs = plan_runs(ground.samples, sizes, _SPREAD, steadiness=False)
         try:
