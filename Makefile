@@ -48,9 +48,9 @@ mutations: setup ## put injected faults and honest artefacts to the parity check
 coverage: setup ## measure every specimen again and rewrite docs/coverage.md; ONLY=timm/eva measures some of them
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.specimens --only "$(ONLY)"
 
-golden: setup ## rewrite tests/golden and docs/manifest.schema.json; read the diff before you commit it
+golden: setup ## rewrite tests/golden and the schemas in docs/; read the diff before you commit it
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q -m "not slow and not gpu" -k golden
-	git diff --stat -- tests/golden docs/manifest.schema.json
+	git diff --stat -- tests/golden docs/manifest.schema.json docs/verify.schema.json
 
 docs: setup ## run the commands and check the links of README and docs
 	$(BIN)/python -m pytest tests/test_docs.py
