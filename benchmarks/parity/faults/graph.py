@@ -20,15 +20,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.parity.workbench import Workbench
+    from vit_deploy.blame.record import StageKind
 
     Edit = Callable[[ir.Model], None]
 
 
-def _fault(name: str, family: str, where: str, edit: Edit, *outputs: str, opset: int = 23) -> Fault:
+def _fault(
+    name: str,
+    family: str,
+    where: str,
+    edit: Edit,
+    *outputs: str,
+    opset: int = 23,
+    stage: StageKind = "export",
+    missed: str = "",
+) -> Fault:
     def make(bench: Workbench) -> Case:
         return bench.edited(bench.honest(family, *outputs, opset=opset), edit)
 
-    return Fault(name, "graph", family, "export", where, make)
+    return Fault(name, "graph", family, stage, where, make, missed)
 
 
 def _other_scale(graph: ir.Model) -> None:
@@ -196,23 +206,30 @@ def _half_norms(bench: Workbench) -> Case:
     return half_torchscript(bench, subject, "fp16", layer_norm_in_half)
 
 
+_LOST_IN_ROUNDING = (
+    "the variance before the last norm is some ten: 9e-6 beside it changes the outputs by less than honest "
+    "rounding in float32 does"
+)
+
 FAULTS: tuple[Fault, ...] = (
     _fault("softmax scale of one block", "vit", "blocks.8.attn", _other_scale),
     _fault("causal mask left on", "vit", "blocks.0.attn", _causal),
     _fault("six heads for three in one block", "vit", "blocks.2.attn", _other_heads),
     _fault("GELU in its tanh form in the last block", "vit", "blocks.11.mlp", _last_gelu),
     _fault("softmax along the wrong axis in one block", "vit", "blocks.1.attn", _softmax_axis, opset=17),
-    _fault("eps of the last LayerNorm", "vit", "logits", _last_eps),
+    _fault("eps of the last LayerNorm", "vit", "logits", _last_eps, missed=_LOST_IN_ROUNDING),
     _fault("bias of one LayerNorm lost", "vit", "blocks.3.mlp", _lost_norm_bias),
     _fault("one residual connection lost", "vit", "blocks.9.attn", _lost_residual),
-    _fault("activations of one block through fp16", "vit", "blocks.6.mlp", _through_half),
+    _fault("activations of one block through fp16", "vit", "blocks.6.mlp", _through_half, stage="precision"),
     _fault("patches column by column", "vit", "embed", _column_by_column),
     _fault("class token last", "dinov2", "tokens", _class_token_last),
     _fault("an output missing", "dinov2", "", _missing_output),
     _fault(
         "two outputs of a shape swapped", "clip", "embedding", _swapped_outputs, "embedding", "image_embeds"
     ),
-    _fault("matrices in bf16 where fp32 was declared", "vit", "blocks.0.attn", _bf16_weights),
+    _fault(
+        "matrices in bf16 where fp32 was declared", "vit", "blocks.0.attn", _bf16_weights, stage="precision"
+    ),
     Fault("cubic coefficient in a graph of any size", "graph", "dinov2", "export", "", _positions_in_the_graph),
     Fault("batch baked in", "graph", "vit", "export", "", _batch_baked_in),
     Fault("a pass that sets a wrong scale", "graph", "vit", "pass", "blocks.0.attn", _wrong_pass),

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     Change = Callable[[Any], None]
 
 
-def _fault(name: str, family: str, where: str, change: Change, *outputs: str, format: str = "onnx") -> Fault:
+def _fault(
+    name: str,
+    family: str,
+    where: str,
+    change: Change,
+    *outputs: str,
+    format: str = "onnx",
+    missed: str = "",
+) -> Fault:
     """A fault of the definition; a reader would look for it in the step from PyTorch to the graph."""
 
     def make(bench: Workbench) -> Case:
@@ -32,7 +40,7 @@ def _fault(name: str, family: str, where: str, change: Change, *outputs: str, fo
         made = bench.written(wrong, spec) if format == "onnx" else bench.export(wrong, format, spec)
         return Case(subject, made)
 
-    return Fault(name, "model", family, "export", where, make)
+    return Fault(name, "model", family, "export", where, make, missed)
 
 
 def _activation(make: Callable[[], nn.Module]) -> Change:
@@ -194,12 +202,16 @@ def _merged_in_the_export_layout(bench: Workbench) -> Case:
     return Case(subject, bench.export(subject.model))
 
 
+_LOST_IN_ROUNDING = (
+    "1e-6 beside the variances of these tokens changes the outputs by less than honest rounding in float32 does"
+)
+
 FAULTS: tuple[Fault, ...] = (
     _fault("GELU in its tanh form", "vit", "blocks.0.mlp", _activation(lambda: nn.GELU("tanh"))),
     _fault("QuickGELU for GELU", "vit", "blocks.0.mlp", _activation(QuickGELU)),
     _fault("GELU for QuickGELU", "clip", "blocks.0.mlp", _activation(nn.GELU)),
     _fault("LayerNorm eps 1e-5 for 1e-6", "vit", "blocks.0.attn", _norm_eps(1e-5)),
-    _fault("LayerNorm eps 1e-12 for 1e-6", "vit", "blocks.0.attn", _norm_eps(1e-12)),
+    _fault("LayerNorm eps 1e-12 for 1e-6", "vit", "blocks.0.attn", _norm_eps(1e-12), missed=_LOST_IN_ROUNDING),
     _fault("LayerNorm eps outside the root", "clip", "embed", _norms_as(_EpsOutside)),
     _fault("LayerNorm variance over d - 1", "vit", "blocks.0.attn", _norms_as(_BiasedVariance)),
     _fault("LayerScale dropped", "dinov2", "blocks.0.attn", _without_layer_scale),

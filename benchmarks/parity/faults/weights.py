@@ -21,20 +21,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmarks.parity.workbench import Workbench
+    from vit_deploy.blame.record import StageKind
 
     Tensors = dict[str, Tensor]
     Change = Callable[[Tensors], None]
 
 
 def _fault(
-    name: str, family: str, where: str, change: Change, *outputs: str, format: str = "onnx", missed: str = ""
+    name: str,
+    family: str,
+    where: str,
+    change: Change,
+    *outputs: str,
+    format: str = "onnx",
+    stage: StageKind = "export",
 ) -> Fault:
     def make(bench: Workbench) -> Case:
         subject = bench.subject(family)
         spec = bench.spec(subject.model, outputs)
         return Case(subject, bench.export(with_weights(subject.model, change), format, spec))
 
-    return Fault(name, "weights", family, "export", where, make, missed)
+    return Fault(name, "weights", family, stage, where, make)
 
 
 def _swapped_query_and_key(weights: Tensors) -> None:
@@ -172,8 +179,6 @@ FAULTS: tuple[Fault, ...] = (
         ("weights of another seed in one block", "vit", "blocks.3.attn", _another_seed),
         ("positions shifted by one", "vit", "embed", _shifted_positions),
         ("LayerScale gamma 1 % off in one block", "dinov2", "blocks.2.mlp", _scale_one_percent_off),
-        ("weights rounded to bf16", "vit", "embed", _through_bf16),
-        ("weights rounded to fp16", "vit", "embed", _through_fp16),
         ("one matrix rounded to 8 bits", "vit", "blocks.4.mlp", _eight_bits),
         ("one q/k/v bias lost", "vit", "blocks.5.attn", _lost_bias),
         ("a bias given to k, which has none", "eva02", "blocks.1.attn", _added_key_bias),
@@ -184,6 +189,8 @@ FAULTS: tuple[Fault, ...] = (
         ("one bit of one weight flipped", "vit", "blocks.6.mlp", _flipped_bit),
         ("position of the class token added twice", "vit", "embed", _scrambled_token),
     ),
+    _fault("weights rounded to bf16", "vit", "embed", _through_bf16, stage="precision"),
+    _fault("weights rounded to fp16", "vit", "embed", _through_fp16, stage="precision"),
     _fault("one dead head, TorchScript", "dinov2", "blocks.1.attn", _dead_head(1, 2, 32), format="torchscript"),
     Fault(
         "positions resampled with a cubic coefficient of -0.5 for -0.75",
