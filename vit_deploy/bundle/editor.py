@@ -194,8 +194,11 @@ class BundleEditor:
         """The model, its weights read from the bundle's own reference weights once they are written."""
         kept = (tensor.stored() for tensor in self._given.weights.values())
         weights = Weights(
-            WeightTensor(tensor.name, tensor.shape, tensor.dtype, partial(self._read_written, tensor.name))
-            for tensor in kept
+            (
+                WeightTensor(tensor.name, tensor.shape, tensor.dtype, partial(self._read_written, tensor.name))
+                for tensor in kept
+            ),
+            digest=lambda: self._weights_record().sha256,
         )
         return replace(self._given, weights=weights)
 

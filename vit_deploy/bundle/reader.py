@@ -111,7 +111,9 @@ class Bundle:
         record = self.manifest.model
         described = Model(
             config=self.config,
-            weights=read_safetensors(self._verified_path("", record.weights)),
+            weights=read_safetensors(
+                self._verified_path("", record.weights), digest=lambda: record.weights.sha256
+            ),
             preprocessing=self.preprocessing,
             labels=self.labels,
             source=Source(**record.source.model_dump()),

@@ -129,10 +129,7 @@ class Model:
 
         with torch.device("meta"):
             module = self.module(spec, layout=layout)
-        state = {
-            name: tensor.read().to(device=device, dtype=dtype or torch.float32)
-            for name, tensor in self.weights_for(spec).items()
-        }
+        state = _placed(self.weights_for(spec), dtype or torch.float32, device)
         module.load_state_dict(state, assign=True)
         module.requires_grad_(requires_grad=False)
         return module.eval()
@@ -182,3 +179,23 @@ class Model:
                 expected="one label per class, or none",
             )
         return replace(self)
+
+
+def _placed(weights: Weights, dtype: torch.dtype, device: str) -> dict[str, torch.Tensor]:
+    """Every weight, read, in a dtype on a device.
+
+    What has to be converted gets its place before anything is read: places that are taken in between
+    leave the memory of what was read in pieces, which stay resident (0.4 times the weights for ViT-B).
+    """
+    import torch
+
+    kept = str(dtype).removeprefix("torch.")
+    places = {
+        name: torch.empty(tensor.shape, dtype=dtype, device=device)
+        for name, tensor in weights.items()
+        if tensor.dtype != kept or device != "cpu"
+    }
+    return {
+        name: places[name].copy_(tensor.read()) if name in places else tensor.read()
+        for name, tensor in weights.items()
+    }

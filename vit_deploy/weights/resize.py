@@ -8,7 +8,9 @@ positions are resampled as timm does it, or as transformers does. Nothing is rea
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -76,7 +78,15 @@ def at_size(
     if config.relative_positions != "none":
         _check_relative(config, changed.grid_size)
     made = [_at_grid(tensor, config, changed, exact=exact) for tensor in weights.values()]
-    return replace(changed, resampled_from=config.image_size), Weights(made, notes=weights.notes)
+    return replace(changed, resampled_from=config.image_size), Weights(
+        made, weights.notes, lambda: _resized_digest(weights, config, changed, exact=exact)
+    )
+
+
+def _resized_digest(weights: Weights, old: ViTConfig, new: ViTConfig, *, exact: bool) -> str:
+    """Names the resampled weights by what they are made from, so that nothing is read or resampled for it."""
+    made_from = {"weights": weights.digest, "from": old.to_dict(), "to": new.to_dict(), "exact": exact}
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
 def check_size(config: ViTConfig, image_size: tuple[int, int]) -> None:

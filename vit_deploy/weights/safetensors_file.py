@@ -20,7 +20,7 @@ from vit_deploy.errors import HostileInput, ImportFailed
 from vit_deploy.weights.tensors import Weights, WeightTensor, count_nonfinite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import torch
@@ -43,8 +43,12 @@ _WINDOW = 1 << 26
 """Bytes that are mapped at a time, and so at most resident, while numbers are looked at."""
 
 
-def read_safetensors(path: Path) -> Weights:
+def read_safetensors(path: Path, digest: Callable[[], str] | None = None) -> Weights:
     """The weights of a safetensors file, unread; the header is checked against the file's size.
+
+    Args:
+        path: of the file.
+        digest: gives the weights' :attr:`~vit_deploy.weights.tensors.Weights.digest` where it is known.
 
     Raises:
         HostileInput: when the file is truncated, is no safetensors file, names a tensor twice, or has
@@ -63,7 +67,7 @@ def read_safetensors(path: Path) -> Weights:
             expected="a file as safetensors wrote it",
             next_command="copy or download the checkpoint again",
         ) from error
-    return Weights(file.tensor(name, header[name], start) for name in sorted(header))
+    return Weights((file.tensor(name, header[name], start) for name in sorted(header)), digest=digest)
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:

@@ -162,13 +162,20 @@ class Weights(Mapping[str, WeightTensor]):
     Args:
         tensors: two of one name must hold the same numbers (a weight that was saved twice).
         notes: what was noticed when they were read.
+        digest: gives :attr:`digest` where it is known already.
 
     Raises:
         HostileInput: for two tensors of one name that differ.
     """
 
-    def __init__(self, tensors: Iterable[WeightTensor], notes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        tensors: Iterable[WeightTensor],
+        notes: tuple[str, ...] = (),
+        digest: Callable[[], str] | None = None,
+    ) -> None:
         self.notes = notes
+        self._known_digest = digest
         self._tensors: dict[str, WeightTensor] = {}
         for tensor in tensors:
             known = self._tensors.setdefault(tensor.name, tensor)
@@ -192,6 +199,22 @@ class Weights(Mapping[str, WeightTensor]):
     def nbytes(self) -> int:
         """Bytes of all tensors as float32."""
         return 4 * sum(tensor.numel for tensor in self.values())
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Names these very numbers: the SHA-256 of the file that a bundle keeps of them, in hexadecimal.
+
+        Reads and hashes all of them, once, where nobody knew it. Numbers of float64, which a bundle
+        rounds, are hashed as they are on top.
+        """
+        if self._known_digest is not None:
+            return self._known_digest()
+        digest = digest_of(self)
+        wide = [tensor for tensor in self.values() if tensor.dtype == "float64"]
+        for tensor in wide:
+            values = tensor.read().contiguous().numpy().tobytes()
+            digest = hashlib.sha256(f"{digest} {tensor.name} ".encode() + values).hexdigest()
+        return digest
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Every tensor, read."""
