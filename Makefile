@@ -43,6 +43,7 @@ bench: setup ## the project's own speed and memory, against a bare torch export 
 	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 mutations: setup ## put injected faults and honest artefacts to the parity check; rewrites benchmarks/parity/README.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check polygraphy==0.53.6
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.parity --output "benchmarks/results/$(or $(DEVICE),amd-epyc-2-cores)/mutations.json"
 
 coverage: setup ## measure every specimen again and rewrite docs/coverage.md; ONLY=timm/eva measures some of them

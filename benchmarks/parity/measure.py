@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.parity.rules import RULES, Trial, ask
+from benchmarks.parity.rules import Trial, ask, rules_here
 from vit_deploy import registry
 from vit_deploy.facts import Device
 from vit_deploy.protocols import SessionOptions, Silent
@@ -122,7 +122,7 @@ def _others(case: Case) -> dict[str, Says]:
     """What each other rule says; one that cannot even open the artefact refuses it."""
     options = SessionOptions(threads=case.subject.threads)
     said: dict[str, Says] = {}
-    for rule in RULES:
+    for rule in rules_here():
         try:
             with _runtime(case).open(case.artefact, Device(), options) as session:
                 trial = Trial(case.artefact.spec, lambda given: dict(session.run(given)), _truth(case))

@@ -27,6 +27,8 @@ class _Reader:
 
 def int8_digits(bench: Workbench) -> Case:
     """The digits model in int8, calibrated on pictures that it was trained on."""
+    import logging
+
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     from vit_deploy.model.images import load_image
@@ -37,6 +39,7 @@ def int8_digits(bench: Workbench) -> Case:
     pictures = training_pictures(folder / "calibration", _CALIBRATION)
     feeds = [{"pixel_values": recipe(load_image(path, channels=3))[None]} for path in pictures]
     path = folder / "model.onnx"
+    logging.disable(logging.WARNING)  # it advises its own preprocessing of graphs, which ours do not need
     quantize_static(
         case.artefact.path,
         path,
@@ -47,5 +50,6 @@ def int8_digits(bench: Workbench) -> Case:
         op_types_to_quantize=["MatMul", "Conv", "Gemm"],
         extra_options={"QuantizeBias": False},
     )
+    logging.disable(logging.NOTSET)
     artefact = replace(case.artefact, name=artefact_name("onnx", "int8"), precision="int8", path=path)
     return replace(case, artefact=artefact)

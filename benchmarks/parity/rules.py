@@ -227,11 +227,18 @@ def ask(rule: Rule, trial: Trial) -> Says:
         logging.disable(logging.NOTSET)
 
 
+def rules_here() -> tuple[Rule, ...]:
+    """The rules whose code is installed here, or needs none."""
+    from vit_deploy.environment import package_version
+
+    return tuple(rule for rule in RULES if not rule.package or package_version(rule.package))
+
+
 def versions() -> dict[str, str]:
-    """Of each rule: what is installed here, or what was read."""
+    """Of each rule that was asked: what is installed here, or what was read."""
     from vit_deploy.environment import package_version
 
     def told(package: str) -> str:
-        return f"{package} {package_version(package) or 'missing'}"
+        return f"{package} {package_version(package)}"
 
-    return {rule.name: told(rule.package) if rule.package else rule.version for rule in RULES}
+    return {rule.name: told(rule.package) if rule.package else rule.version for rule in rules_here()}

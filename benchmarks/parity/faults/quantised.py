@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from benchmarks.parity.workbench import Workbench
 
 
-def _fault(name: str, where: str, change: Callable[[ir.Model], None]) -> Fault:
+def _fault(name: str, where: str, change: Callable[[ir.Model], None], missed: str = "") -> Fault:
     def make(bench: Workbench) -> Case:
         return bench.edited(int8_digits(bench), change)
 
-    return Fault(name, "graph", "digits", "export", where, make)
+    return Fault(name, "graph", "digits", "export", where, make, missed)
 
 
 def _scale_of(graph: ir.Model, part: str) -> str:
@@ -53,8 +53,18 @@ def _clipped_activations(graph: ir.Model) -> None:
     edits.set_weight(graph, scale.name, edits.weight(graph, scale.name) / np.float32(4))
 
 
+_INSIDE_INT8 = (
+    "int8 is judged by decisions: it changes the first class of 1 of 374 pictures and the softmax by 0.002 nats in "
+    "the mean, where the limits allow 5 % and 0.05 (an honest int8 artefact: none, and 0.0001)"
+)
+
 FAULTS: tuple[Fault, ...] = (
-    _fault("int8: scale of one matrix off by 2", "blocks.3.mlp", _weight_scale("blocks.3.mlp.fc2", 2.0)),
+    _fault(
+        "int8: scale of one matrix off by 2",
+        "blocks.3.mlp",
+        _weight_scale("blocks.3.mlp.fc2", 2.0),
+        _INSIDE_INT8,
+    ),
     _fault("int8: scale of the patch projection off by 2", "embed", _weight_scale("patch_embed", 2.0)),
-    _fault("int8: range of one activation cut to a quarter", "", _clipped_activations),
+    _fault("int8: range of one activation cut to a quarter", "", _clipped_activations, _INSIDE_INT8),
 )
