@@ -73,6 +73,10 @@ class RunFailed(VitDeployError):
     """A runtime failed on an artefact, or reports other facts than were asked for (exit 1)."""
 
 
+class BackendDied(RunFailed):
+    """A backend crashed, or never came back and was killed (exit 1): what it ran must not be run again."""
+
+
 class ParityFailed(VitDeployError):
     """An artefact is not equal to eager PyTorch by the parity criterion (exit 3)."""
 

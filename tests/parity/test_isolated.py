@@ -18,7 +18,7 @@ import pytest
 
 from vit_deploy import errors, registry
 from vit_deploy.environment import usable_cores
-from vit_deploy.errors import BackendMissing, HostileInput, RunFailed, UsageFailed, VitDeployError
+from vit_deploy.errors import BackendDied, BackendMissing, HostileInput, RunFailed, UsageFailed, VitDeployError
 from vit_deploy.facts import Device
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.module_config import ModuleConfig, Port
@@ -235,7 +235,7 @@ def test_a_failed_run_does_not_end_the_session(made, opened):
 def test_a_backend_that_dies_in_a_run_is_told_by_its_signal(endless, opened, fatal):
     session = opened(endless)
     timer = later(os.kill, session.pid, fatal)
-    with pytest.raises(RunFailed) as caught:
+    with pytest.raises(BackendDied) as caught:
         session.run(batch(3))
     timer.join()
     assert f"while endless ran on pixel_values 3x3x16x24, the worker was killed by {fatal.name}" in str(
@@ -250,7 +250,7 @@ def test_a_backend_that_dies_in_a_run_is_told_by_its_signal(endless, opened, fat
 def test_a_backend_that_hangs_is_killed(endless, opened):
     session = opened(endless, timeout_s=5)
     session._timeout_s = 0.3
-    with pytest.raises(RunFailed, match=r"2x3x16x24, the worker did not answer 'run' within 0.3 s") as caught:
+    with pytest.raises(BackendDied, match=r"2x3x16x24, the worker did not answer 'run' within 0.3 s") as caught:
         session.run(batch())
     assert "--timeout" in caught.value.next_command
     assert not psutil.pid_exists(session.pid)
@@ -358,11 +358,19 @@ def test_a_check_gives_the_same_verdict_either_way(small, made, format):
     assert verdicts[0].details == verdicts[1].details
 
 
+def test_a_check_of_a_backend_that_dies_on_opening_is_a_failed_verdict(small, made):
+    verdict = ParityCheck(small, threads=1, open_session=isolated(0.001)).judge(made["onnx"])
+    assert verdict.passed is False
+    assert "while onnx-fp32 was opened in onnxruntime" in verdict.reason
+    assert verdict.evidence["broke_down"] is True
+
+
 def test_a_check_of_a_backend_that_hangs_is_a_failed_verdict(small, endless):
     verdict = ParityCheck(small, threads=1, open_session=isolated(3)).judge(endless)
     assert verdict.passed is False
     assert "did not answer 'run' within 3 s and was killed" in verdict.reason
-    assert "1x3x16x24" in verdict.reason
+    assert "at batch 1: while endless ran on pixel_values 1x3x16x24" in verdict.reason
+    assert verdict.evidence["broke_down"] is True
 
 
 # --- what crosses -----------------------------------------------------------------------------------------

@@ -59,6 +59,9 @@ def find_culprit(
     fault = spec_fault(artefact.spec, check.model.config)
     if fault:
         return Culprit("export", "", f"introduced at the export stage: {fault}")
+    if verdict.evidence.get("broke_down"):
+        # Its graph would be run in this process too, which could end, or never come back, likewise.
+        return Culprit(None, "", "the backend crashed or hung, so nothing was run again to find out why")
     with tempfile.TemporaryDirectory(prefix="vit-deploy-blame-") as folder:
         walk = Walk(
             check,

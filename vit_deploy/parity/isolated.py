@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy import registry
-from vit_deploy.errors import RunFailed, UsageFailed
+from vit_deploy.errors import BackendDied, UsageFailed
 from vit_deploy.facts import RuntimeFacts
 from vit_deploy.parity.array_file import ArrayFile
 from vit_deploy.parity.crossing import artefact_data, error_from
@@ -39,7 +39,7 @@ def open_isolated(
 
     Raises:
         UsageFailed: for a runtime that is not the registry's.
-        RunFailed: when the worker dies, or does not answer in time.
+        BackendDied: when the worker dies, or does not answer in time.
         VitDeployError: whatever ``runtime.open`` raises there.
     """
     _require_known(runtime)
@@ -104,7 +104,7 @@ class IsolatedSession(BaseSession):
 
     def _run(self, inputs: Arrays) -> Arrays:
         if self._lost:
-            raise RunFailed(
+            raise BackendDied(
                 f"nothing can be run any more: {self._lost}", next_command="open the artefact again"
             )
         shapes = ", ".join(f"{name} {'x'.join(map(str, array.shape))}" for name, array in inputs.items())
@@ -116,7 +116,7 @@ class IsolatedSession(BaseSession):
         """Ask the worker; after a failure of the worker itself it is dead.
 
         Raises:
-            RunFailed: when it dies, or does not answer in time.
+            BackendDied: when it dies, or does not answer in time.
             VitDeployError: what the backend raised.
         """
         try:
@@ -125,7 +125,7 @@ class IsolatedSession(BaseSession):
             self._lost = f"while {doing}, {failure}"
             self._worker.kill()
             mend = "give it longer with --timeout" if failure.hung else "vit-deploy doctor"
-            raise RunFailed(self._lost, expected="an answer", next_command=mend) from failure
+            raise BackendDied(self._lost, expected="an answer", next_command=mend) from failure
         except BaseException:
             # Interrupted: the answer that is still to come would be taken for another question's.
             self._lost = f"while {doing}, it was interrupted"
