@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.errors import BackendMissing, HostileInput, RunFailed
+from vit_deploy.errors import BackendDied, BackendMissing, HostileInput, RunFailed
 from vit_deploy.facts import Availability, Verdict
 from vit_deploy.model.contract import network_is_dynamic
 from vit_deploy.parity.choosing import because, choose_runtime
@@ -124,7 +124,8 @@ class ParityCheck:
                 missing = Availability.no(error.found, error.next_command)
                 return Verdict(passed=None, reason=because(chosen.name, missing))
             except (RunFailed, HostileInput) as error:
-                return Verdict(passed=False, backend=chosen.name, reason=error.found)
+                broken = _broke_down(error)
+                return Verdict(passed=False, backend=chosen.name, reason=error.found, evidence=broken)
             with session:
                 return self._judge(artefact, session, chosen.name, progress)
 
@@ -142,7 +143,7 @@ class ParityCheck:
                 reason, more, evidence = self._elsewhere(artefact, session, scores, truths, progress)
                 found += Findings((reason,) if reason else ())
         except RunFailed as error:
-            found = Findings((error.found,))
+            found, evidence = Findings((error.found,)), _broke_down(error)
         except Fault as fault:
             too = f"; eager PyTorch in {artefact.precision} overflows too: choose another precision"
             found = Findings((str(fault) + (too if overflowed else ""),))
@@ -226,6 +227,11 @@ class ParityCheck:
             return worst
         only_p95 = within(found[0], worst) and not within(found[1], limits.p95)  # type: ignore[arg-type]
         return limits.p95 if only_p95 else worst
+
+
+def _broke_down(error: Exception) -> dict[str, Any]:
+    """That the backend crashed or hung, for those who would run the artefact again to see why it fails."""
+    return {"broke_down": True} if isinstance(error, BackendDied) else {}
 
 
 def _table(limits: Limits | Mapping[str, float | None] | None) -> Mapping[Precision, Limits]:

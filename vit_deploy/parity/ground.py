@@ -183,7 +183,7 @@ class Ground:
         try:
             outputs = session.run(self.feed(artefact, RunCase(run.batch_size, run.indices)))
         except RunFailed as error:
-            raise RunFailed(f"at batch {run.batch_size}: {error.found}") from error
+            raise type(error)(f"at batch {run.batch_size}: {error.found}") from error
         check_outputs(outputs, spec, [self.samples[index].name for index in run.indices], image_size)
         return outputs
 
