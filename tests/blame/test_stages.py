@@ -373,6 +373,24 @@ def test_a_wrong_runtime_is_at_fault_and_so_are_its_optimisations(
     assert runtime.opened <= 2
 
 
+def test_a_backend_that_has_no_form_without_optimisations_is_asked_with_them(
+    onnx_file: Artefact, climb: Any
+) -> None:
+    class Stubborn(WrongRuntime):
+        def open(self, artefact: Artefact, device: Device, options: SessionOptions) -> Any:
+            if not options.optimise:
+                raise UsageFailed("it cannot do without its optimisations")
+            return super().open(artefact, device, options)
+
+    fall, walk = climb(onnx_file, Stubborn(registry.runtime("onnxruntime"), lambda _: True, shifted))
+    assert fall is not None
+    assert fall.reading.kind == "runtime"
+    assert fall.because == "onnxruntime computes wrongly what holds up to there"
+    off, on = walk.readings[-2:]
+    assert (off.holds, on.holds) == (None, False)
+    assert "cannot do without" in off.note
+
+
 def test_a_fault_of_one_slot_of_one_batch_is_seen(onnx_file: Artefact, climb: Any, check: ParityCheck) -> None:
     def copied(outputs: dict[str, Any]) -> dict[str, Any]:
         (logits,) = outputs.values()

@@ -271,9 +271,12 @@ def _blamed(walk: Walk, kind: StageKind, *, optimise: bool, broke: bool) -> str:
     if kind == "precision":
         return f"the same graph holds in fp32, and does not in {walk.artefact.precision} on {backend}"
     wrong = "does not run" if broke else "computes wrongly"
-    if optimise:
+    if not optimise:
+        return f"{backend} {wrong} what holds up to there, with its optimisations off too"
+    without = walk.readings[-2] if len(walk.readings) > 1 else None
+    if without is not None and without.holds and without.name.startswith(f"{backend}, optimisations off"):
         return f"{backend} {wrong} what it computes rightly with its optimisations off"
-    return f"{backend} {wrong} what holds up to there, with its optimisations off too"
+    return f"{backend} {wrong} what holds up to there"
 
 
 def generic_ladder(walk: Walk) -> Fall | None:
