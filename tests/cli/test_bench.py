@@ -299,7 +299,7 @@ class TestCache:
         assert exports == [["fake"], ["fake"]]
 
     def test_what_keeps_an_artefact_out_is_told(self, invoke, exports, tmp_path, monkeypatch):
-        from vit_deploy.deploy.export import Outcome
+        from vit_deploy.deploy.job import Outcome
         from vit_deploy.errors import ParityFailed
 
         failed = Outcome("fake-fp32", "fake", "fp32", error=ParityFailed("it is not equal"))

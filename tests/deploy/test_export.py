@@ -41,7 +41,7 @@ def test_a_wrong_artefact_is_kept_out(
     small_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The graph computes GELU's tanh form: small enough for the eye, and not the model."""
-    import vit_deploy.graph.attention as module
+    import vit_deploy.graph.pipeline as module
 
     def spoil(graph: object) -> int:
         import onnx_ir as ir
@@ -55,6 +55,7 @@ def test_a_wrong_artefact_is_kept_out(
     outcomes = export_model(small_model, tmp_path / "b", ["onnx", "torchscript"])
     failed, passed = outcomes
     assert isinstance(failed.error, ParityFailed)
+    assert "block 0's MLP, introduced at the pass stage: our graph pass attend_in" in failed.error.found
     assert failed.record is None
     assert failed.verdict.worst_ratio > 10
     assert passed.verdict.passed

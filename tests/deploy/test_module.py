@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from tests import user_modules
 from vit_deploy import registry
 from vit_deploy.bundle import Bundle
-from vit_deploy.deploy.export import Outcome, export_model
+from vit_deploy.deploy.export import export_model
+from vit_deploy.deploy.job import Outcome
 from vit_deploy.errors import ImportFailed, UsageFailed
 from vit_deploy.facts import Device
 from vit_deploy.parity import ParityCheck

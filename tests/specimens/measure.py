@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.specimens.specimen import Specimen
-    from vit_deploy.deploy.export import Outcome
+    from vit_deploy.deploy.job import Outcome
     from vit_deploy.weights.imported import Model
 
 Verdict = Literal["passed", "refused", "failed", "unavailable"]

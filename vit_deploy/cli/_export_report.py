@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from vit_deploy.deploy.export import Outcome
+    from vit_deploy.deploy.job import Outcome
     from vit_deploy.proof import Proof
 
 

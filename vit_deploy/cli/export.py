@@ -24,7 +24,7 @@ from vit_deploy.model.module_config import PREFIX
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vit_deploy.deploy.export import Outcome
+    from vit_deploy.deploy.job import Outcome
     from vit_deploy.spec import Contract
 
 

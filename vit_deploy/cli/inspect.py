@@ -17,6 +17,7 @@ from vit_deploy.cli._model_view import describe, layers
 from vit_deploy.cli._output import human_bytes, json_option, next_step, print_json, print_table
 from vit_deploy.cli._pictures import chosen_pictures
 from vit_deploy.cli._proof import no_checkpoint_in, print_proof, prove_option, run_proof
+from vit_deploy.cli._ranges import print_ranges, ranges_option, run_ranges
 from vit_deploy.cli._sizes import image_size_option
 from vit_deploy.cli._weights import tell_notes, use_ema_option
 from vit_deploy.errors import UsageFailed
@@ -26,6 +27,7 @@ from vit_deploy.spec import size_text
 if TYPE_CHECKING:
     from vit_deploy.bundle import Bundle
     from vit_deploy.model.summary import LayerRow
+    from vit_deploy.parity.ranges import RangeWatch
     from vit_deploy.proof import Proof
     from vit_deploy.weights.imported import Model
 
@@ -47,7 +49,10 @@ LATER_BLOCK = re.compile(r"blocks\.[1-9]\d*\.")
 @click.option("--allow-nonfinite", is_flag=True, help="Take weights that hold NaN or Inf.")
 @use_ema_option
 @prove_option
-@click.option("--images", type=click.Path(path_type=Path), help="A folder of pictures to prove with.")
+@ranges_option
+@click.option(
+    "--images", type=click.Path(path_type=Path), help="A folder of pictures for --prove and --ranges, too."
+)
 @click.option(
     "--max-images",
     type=click.IntRange(min=1),
@@ -66,6 +71,7 @@ def command(
     allow_nonfinite: bool,
     use_ema: bool,
     prove: bool,
+    ranges: bool,
     images: Path | None,
     max_images: int,
     as_json: bool,
@@ -80,10 +86,14 @@ def command(
     from vit_deploy.bundle.manifest import MANIFEST_NAME
 
     if (Path(target) / MANIFEST_NAME).is_file():
+        if ranges:
+            raise _ranges_of_bundle(target)
         _inspect_bundle(Bundle.open(target), target, image_size, prove, as_json)
         return
-    if images and not prove:
-        raise UsageFailed("--images is given without --prove", expected="pictures to prove the import with")
+    if images and not (prove or ranges):
+        raise UsageFailed(
+            "--images is given without --prove or --ranges", expected="something to do with the pictures"
+        )
     from vit_deploy.proof import require_passed
     from vit_deploy.weights import load_model
     from vit_deploy.weights.request import Request
@@ -102,7 +112,8 @@ def command(
     # The import is proved at the checkpoint's own size: resampling comes after it.
     proved = loading() if prove and image_size else model
     proof = run_proof(Request(target, arch, use_ema=use_ema), proved, pictures) if prove else None
-    _show_model(model, proof, batch_size, depth, as_json)
+    watch = run_ranges(model, pictures) if ranges else None
+    _show_model(model, proof, watch, batch_size, depth, as_json)
     if proof is not None:
         require_passed(proof)
     kept = (" --use-ema" if use_ema else "") + (" --prove" if prove else "")
@@ -131,7 +142,17 @@ def _inspect_bundle(
     show_bundle(bundle, as_json)
 
 
-def _show_model(model: Model, proof: Proof | None, batch_size: int, depth: int, as_json: bool) -> None:
+def _ranges_of_bundle(target: str) -> UsageFailed:
+    return UsageFailed(
+        f"{target!r} is a bundle, and --ranges is asked of a model",
+        expected="the checkpoint that it was made from; verify tells a bundle's, under range_watch",
+        next_command=f"vit-deploy verify {shlex.quote(target)} --json",
+    )
+
+
+def _show_model(
+    model: Model, proof: Proof | None, watch: RangeWatch | None, batch_size: int, depth: int, as_json: bool
+) -> None:
     from vit_deploy.model.summary import totals
 
     rows = layers(model, batch_size)
@@ -148,6 +169,7 @@ def _show_model(model: Model, proof: Proof | None, batch_size: int, depth: int, 
                 "gmacs": total.gmacs,
                 "layers": [_layer_json(row) for row in shown],
                 "proof": proof.to_dict() if proof else None,
+                "ranges": watch.to_dict() if watch else None,
             },
         )
     else:
@@ -165,6 +187,9 @@ def _show_model(model: Model, proof: Proof | None, batch_size: int, depth: int, 
         if proof is not None:
             click.echo()
             print_proof(proof)
+        if watch is not None:
+            click.echo()
+            print_ranges(watch)
 
 
 def _layer_cells(row: LayerRow) -> tuple[str, ...]:

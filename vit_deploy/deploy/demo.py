@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vit_deploy import registry
 from vit_deploy.deploy.choose import REFERENCE, choose
-from vit_deploy.deploy.export import Outcome, export_model
+from vit_deploy.deploy.export import export_model
 from vit_deploy.deploy.predict import classify
 from vit_deploy.errors import BackendMissing
 from vit_deploy.facts import Device
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from vit_deploy.bench import Row
     from vit_deploy.bundle import Bundle
+    from vit_deploy.deploy.job import Outcome
     from vit_deploy.facts import Verdict
     from vit_deploy.protocols import Progress
 

@@ -2,61 +2,28 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy import registry
 from vit_deploy.bundle import BundleEditor, edit_bundle
 from vit_deploy.bundle.manifest import ProofRecord
-from vit_deploy.errors import BackendMissing, ExportFailed, ParityFailed, UsageFailed, VitDeployError
-from vit_deploy.facts import Verdict
+from vit_deploy.deploy.job import Job, Outcome
+from vit_deploy.errors import UsageFailed
 from vit_deploy.model.contract import contracted
 from vit_deploy.proof import require_passed
 from vit_deploy.protocols import Silent, option_fields
-from vit_deploy.spec import artefact_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from vit_deploy.bundle.manifest import ArtefactRecord
     from vit_deploy.model.config import OutputName
     from vit_deploy.parity import ParityCheck
     from vit_deploy.parity.requirements import Requirement
     from vit_deploy.proof import Proof
-    from vit_deploy.protocols import Artefact, Exporter, Progress
+    from vit_deploy.protocols import Exporter, Progress
     from vit_deploy.spec import BatchRange, Contract, IOSpec, Precision, SizeRange
     from vit_deploy.weights.imported import Model
-
-UNVERIFIED = Verdict(passed=None, reason="verification was switched off")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one artefact.
-
-    Attributes:
-        name: as :func:`vit_deploy.spec.artefact_name` makes it.
-        format: the exporter's name.
-        precision: the declared precision.
-        contract: what the artefact takes.
-        record: the artefact as it stands in the bundle; ``None`` if it was not accepted.
-        verdict: what the parity check found; ``None`` if there was nothing to check.
-        error: why it was not accepted.
-        export_s: seconds the export took.
-        verify_s: seconds the verification took.
-    """
-
-    name: str
-    format: str
-    precision: Precision
-    contract: Contract = "pixel_values"
-    record: ArtefactRecord | None = None
-    verdict: Verdict | None = None
-    error: VitDeployError | None = None
-    export_s: float = 0.0
-    verify_s: float = 0.0
 
 
 def export_model(
@@ -130,7 +97,7 @@ def export_model(
         editor.proof = ProofRecord(**proof.to_dict()) if proof else None
         required = dict.fromkeys((exporter.format for exporter in asked), tuple(requirements))
         check = _check(editor, images, verify)
-        job = _Job(editor, spec, precision, chosen, progress or Silent(), check, required)
+        job = Job(editor, spec, precision, chosen, progress or Silent(), check, required)
         return [job.run(exporter) for exporter in exporters]
 
 
@@ -195,96 +162,3 @@ def _options(
         (exporter, {name: given[name] for name in option_fields(exporter.Options) if name in given})
         for exporter in exporters
     ]
-
-
-@dataclass
-class _Job:
-    """Artefacts of one model at one precision into one bundle."""
-
-    editor: BundleEditor
-    spec: IOSpec
-    precision: Precision
-    options: Mapping[str, Any]
-    progress: Progress
-    check: ParityCheck | None
-    required: Mapping[str, tuple[Requirement, ...]]
-
-    def run(self, exporter: Exporter) -> Outcome:
-        """Export, prove and accept one artefact; what fails becomes the outcome's error."""
-        name = artefact_name(exporter.format, self.precision, self.spec.contract)
-        try:
-            return self._run(exporter, name)
-        except VitDeployError as error:
-            return Outcome(name, exporter.format, self.precision, self.spec.contract, error=error)
-
-    def _run(self, exporter: Exporter, name: str) -> Outcome:
-        found = exporter.available()
-        if not found.ok:
-            raise BackendMissing(
-                f"{exporter.format} cannot be exported here: {found.reason}", next_command=found.mend
-            )
-        source = self._source(exporter)
-        started = time.perf_counter()
-        staging = self.editor.stage(name)
-        options = self.options[exporter.format]
-        exported = exporter.export(self.editor.model, self.spec, options, staging, self.progress, source)
-        candidate = self.editor.candidate(name, exporter.format, self.precision, exported)
-        exported_at = time.perf_counter()
-        verdict = self._judge(candidate)
-        judged_at = time.perf_counter()
-        error = self._objection(candidate, verdict)
-        record = None if error else self.editor.accept(candidate, exported, options, verdict)
-        return Outcome(
-            name,
-            exporter.format,
-            self.precision,
-            self.spec.contract,
-            record=record,
-            verdict=verdict,
-            error=error,
-            export_s=exported_at - started,
-            verify_s=judged_at - exported_at,
-        )
-
-    def _judge(self, candidate: Artefact) -> Verdict:
-        if self.check is None:
-            return UNVERIFIED
-        self.progress.phase(f"{candidate.format}: verifying")
-        return self.check.judge(candidate, progress=self.progress)
-
-    def _objection(self, candidate: Artefact, verdict: Verdict) -> ParityFailed | None:
-        """Why an artefact does not enter the bundle."""
-        from vit_deploy.parity.requirements import built_as_judged, unmet_from_built
-
-        if verdict.passed is False:
-            return _parity_error(candidate, verdict)
-        requirements = self.required.get(candidate.format, ())
-        unmet = unmet_from_built(requirements, built_as_judged(candidate, verdict))
-        if not unmet:
-            return None
-        return ParityFailed(
-            f"{candidate.name} was not built as it was required to be: {'. '.join(unmet)}",
-            expected=", ".join(map(str, requirements)),
-            next_command="export as said above, or leave out of --require what this artefact cannot be",
-        )
-
-    def _source(self, exporter: Exporter) -> Artefact | None:
-        if not exporter.needs:
-            return None
-        name = artefact_name(exporter.needs, self.precision, self.spec.contract)
-        source = self.editor.accepted(name)
-        if source is None:
-            raise ExportFailed(
-                f"{exporter.format} is built from {exporter.needs}, which is not in the bundle",
-                expected=f"an accepted {name} artefact",
-                next_command=f"mend the {exporter.needs} export first",
-            )
-        return source
-
-
-def _parity_error(candidate: Artefact, verdict: Verdict) -> ParityFailed:
-    return ParityFailed(
-        f"{candidate.name} is not equal to eager PyTorch: {verdict.reason}",
-        expected="a relative error within the limits of docs/parity.md",
-        next_command="vit-deploy doctor, and report the failure with its output",
-    )

@@ -1,0 +1,102 @@
+"""Where the findings of ``verify`` go: the terminal, or one JSON document, and the files asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vit_deploy.cli._output import note, print_notes
+from vit_deploy.cli._verify_view import show
+from vit_deploy.errors import OutputFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from vit_deploy.cli._verify_subject import Subject
+    from vit_deploy.deploy.verify import Judged
+    from vit_deploy.parity.against import Comparison
+    from vit_deploy.parity.inputs import Sample
+
+
+@dataclass(frozen=True)
+class Reports:
+    """The documents that were asked for.
+
+    Attributes:
+        as_json: whether JSON takes the table's place on stdout.
+        junit: file for JUnit XML.
+        markdown: file for Markdown.
+        html: file for the page.
+    """
+
+    as_json: bool = False
+    junit: Path | None = None
+    markdown: Path | None = None
+    html: Path | None = None
+
+    @classmethod
+    def asked(cls, words: Mapping[str, Any]) -> Reports:
+        """From the command's arguments.
+
+        Raises:
+            OutputFailed: for a file whose folder is not there: better now than after all the work.
+        """
+        reports = cls(words["as_json"], words["junit"], words["markdown"], words["html"])
+        for path in (reports.junit, reports.markdown, reports.html):
+            if path is not None and not path.absolute().parent.is_dir():
+                raise OutputFailed(
+                    f"the folder of {str(path)!r} is not there",
+                    expected="a folder that can be written",
+                    next_command=f"mkdir -p {str(path.parent)!r}",
+                )
+        return reports
+
+    @property
+    def pictured(self) -> bool:
+        """Whether the error of each artefact is drawn from block to block."""
+        return self.html is not None or self.markdown is not None
+
+    def give(
+        self,
+        subject: Subject,
+        judged: Sequence[Judged],
+        samples: Sequence[Sample],
+        comparison: Comparison | None,
+    ) -> None:
+        """Print the findings, and write the files.
+
+        Raises:
+            OutputFailed: when a file cannot be written.
+        """
+        from vit_deploy.environment import environment
+        from vit_deploy.report.document import build_report
+
+        report = build_report(subject.name, judged, samples, environment(), labels=subject.model.labels)
+        if self.as_json:
+            click.echo(report.to_json(), nl=False)
+        else:
+            show(judged, f"{'bundle' if subject.bundle else 'candidate of'} {subject.name}")
+            if comparison is not None:
+                print_notes(("against", finding.text) for finding in comparison.findings)
+        self._write(report, samples)
+
+    def _write(self, report: Any, samples: Sequence[Sample]) -> None:
+        if self.junit:
+            from vit_deploy.report.junit import write_junit
+
+            write_junit(report, self.junit)
+        if self.markdown:
+            from vit_deploy.report.markdown import write_markdown
+
+            write_markdown(report, self.markdown)
+        if self.html:
+            from vit_deploy.report.html import write_html
+
+            pictures = {sample.name: sample.picture for sample in samples if sample.picture is not None}
+            write_html(report, pictures, self.html)
+        for path in (self.junit, self.markdown, self.html):
+            if path:
+                note(f"written: {path}")
