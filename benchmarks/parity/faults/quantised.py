@@ -54,8 +54,8 @@ def _clipped_activations(graph: ir.Model) -> None:
 
 
 _INSIDE_INT8 = (
-    "int8 is judged by decisions: it changes the first class of 1 of 374 pictures and the softmax by 0.002 nats in "
-    "the mean, where the limits allow 5 % and 0.05 (an honest int8 artefact: none, and 0.0001)"
+    "int8 is judged by decisions: it changes the first class of 1 of 374 pictures and the softmax by 0.002 "
+    "nats in the mean, where the limits allow 5 % and 0.05 (an honest int8 artefact: none, and 0.0001)"
 )
 
 FAULTS: tuple[Fault, ...] = (
