@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from vit_deploy.diagnosis import Check, Finding
 
-OWN_VARIABLES = ("VIT_DEPLOY_CACHE", "VIT_DEPLOY_DEBUG")
+OWN_VARIABLES = ("VIT_DEPLOY_CACHE", "VIT_DEPLOY_DEBUG", "VIT_DEPLOY_REFERENCE_CACHE_BYTES")
 """Variables that are no command's flag."""
 
 

@@ -121,7 +121,7 @@ class ReferenceCache:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._write(self._path(name), name, np.ascontiguousarray(values, dtype=np.float64))
+            self._write(self._path(name), name, np.asarray(values, dtype=np.float64, order="C"))
             self._make_room()
         except OSError as error:
             self.note = (
