@@ -233,8 +233,7 @@ def histogram(
         limits: lines, whose values are logarithms as well.
         class_: CSS classes of the whole.
     """
-    reach = [*edges, *(limit.value for limit in limits)]
-    x = horizontal(frame, (min(reach) - 0.15, max(reach) + 0.15))
+    x = horizontal(frame, _reach(frame, edges, limits))
     y = Scale(0, max([1, *counts]), frame.height - frame.bottom, frame.top + 22)  # room for the labels
     beyond = max((limit.value for limit in limits), default=math.inf)
     base = frame.height - frame.bottom
@@ -262,6 +261,16 @@ def histogram(
         text(frame.width - frame.right, frame.height - 3, x_title, text_anchor="end", class_="axis-title")
     )
     return svg(frame, label, *parts, class_=class_)
+
+
+def _reach(frame: Frame, edges: Sequence[float], limits: Sequence[Limit]) -> tuple[float, float]:
+    """What the x axis spans: all edges and limits, with room for a label before the first limit."""
+    marks = [limit.value for limit in limits]
+    low, high = min([*edges, *marks]) - 0.15, max([*edges, *marks]) + 0.15
+    if limits:
+        wide = len(limits[0].label) * LETTER * 1.12 + 8
+        low = min(low, marks[0] - (high - marks[0]) * wide / max(1.0, frame.inner_width - wide))
+    return low, high
 
 
 def _power_labels(frame: Frame, x: Scale) -> str:

@@ -88,7 +88,7 @@ def _classes(artefact: ArtefactReport) -> Iterator[Check]:
                     measured += f"; {counts.samples_needed:,} samples would show it"
             elif key == "top1" and limits.get("flips") is not None:
                 flips = int(limits["flips"])
-                allowed, holds = f"at most {flips} other", counts.of - counts.agreed <= flips
+                allowed, holds = f"all but {flips}" if flips else "all", counts.of - counts.agreed <= flips
             yield Check("decisions", told, measured, allowed, holds)
     if found.kl is not None and found.kl.mean is not None:
         measured = f"{scientific(found.kl.mean)} nats mean, {scientific(found.kl.max)} at the worst"

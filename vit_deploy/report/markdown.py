@@ -118,7 +118,8 @@ def _story(artefact: ArtefactReport) -> list[str]:
         return [f"⚠️ {code(artefact.name)}: {escape(_cut('; '.join(warnings)))}"] if warnings else []
     lines = [f"**{code(artefact.name)}**"]
     if artefact.culprit is not None and artefact.culprit.sentence:
-        lines += ["", f"> {escape(_cut(artefact.culprit.sentence))}"]
+        told = artefact.culprit.sentence
+        lines += ["", f"> {escape(_cut(told[:1].upper() + told[1:]))}"]
     if artefact.reason:
         lines += ["", escape(_cut(artefact.reason))]
     if artefact.unmet:
