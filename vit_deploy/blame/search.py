@@ -267,10 +267,11 @@ class _Search:
         if not any(self.disturbances.values()):
             return
         taps = max(self.disturbances, key=lambda name: self.disturbances[name])
-        self.notes.append(
-            f"taps change what the artefact gives: with {taps}, by {self.disturbances[taps]:.3g} times eager's "
-            "own error"
+        most = self.disturbances[taps]
+        told = (
+            "it gives other outputs, or NaN" if most == math.inf else f"by {most:.3g} times eager's own error"
         )
+        self.notes.append(f"taps change what the artefact gives: with {taps}, {told}")
 
     def _note_healing(self, places: Sequence[str], where: str) -> None:
         """Say so where something behind the tap that was found holds: the search is not certain then."""

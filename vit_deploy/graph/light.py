@@ -3,7 +3,8 @@
 A graph that is changed only a little, and many times, must not drag its weights along. What is large is
 stepped over in the file; the graph then names it as external data. One file of weights, written once,
 serves every graph that is written into the same folder; weights that lie outside the graph already are
-linked, or copied where the folder is on another file system.
+linked, or copied where the folder is on another file system. ONNX Runtime takes linked weights; ONNX's own
+checker, given a path, refuses files that have two names.
 """
 
 from __future__ import annotations
