@@ -11,6 +11,7 @@ import torch
 from vit_deploy.errors import BackendMissing, HostileInput, RunFailed
 from vit_deploy.facts import Availability, Device, Verdict
 from vit_deploy.parity import Limits, ParityCheck
+from vit_deploy.parity.reference_cache import ReferenceCache
 from vit_deploy.protocols import Artefact
 from vit_deploy.runtimes.eager import RUNTIME as EAGER
 from vit_deploy.weights.tensors import Weights, WeightTensor, write_safetensors
@@ -359,3 +360,20 @@ def test_the_evidence_is_plain_data(
     for name, histogram in evidence["histograms"].items():
         assert len(histogram["edges"]) == len(histogram["counts"]) + 1
         assert sum(histogram["counts"]) == (16 + 4 + 8 + 8) * (25 if name == "tokens" else 1)
+
+
+def test_a_cache_spares_eager_the_next_time(
+    model: Model, vit: ViT, backend: Any, declare: Any, tmp_path: Path
+) -> None:
+    cache = ReferenceCache(tmp_path)
+    first, again = (ParityCheck(model, threads=1, cache=cache) for _ in range(2))
+    verdict = first.judge(declare(model.config), runtime=backend(vit))
+    assert verdict.passed
+    assert any(tmp_path.rglob("*"))
+    again._ground._references._eager = _never  # type: ignore[method-assign, assignment]
+    assert again.judge(declare(model.config), runtime=backend(vit)) == verdict
+    assert verdict.details["range_watch"]["maxima"]
+
+
+def _never(*_: Any) -> Any:
+    raise AssertionError("eager ran although the cache knows what it gives")

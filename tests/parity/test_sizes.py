@@ -69,6 +69,24 @@ def test_the_wrong_kernel_fails_where_it_is_used_only() -> None:
     assert figures["16x24"]["worst_ratio"] > 1e3
 
 
+def test_the_worst_run_at_another_size_can_be_done_again() -> None:
+    spec = SMALL.io_spec(OUTPUTS, BatchRange(1, 1, 3), sizes=size_range(SMALL))
+    artefact = Artefact("function-fp32", "function", "fp32", Path("none"), spec, SMALL)
+    vit = dynamic(replace(SMALL, position_resampling="bicubic"))
+    check, runtime = ParityCheck(random_model(SMALL, "sizes", 2)), FunctionRuntime(vit)
+    verdict = check.judge(artefact, runtime=runtime)  # type: ignore[arg-type]
+    assert verdict.evidence["worst_run"]["image_size"] == [16, 24]
+    case = check.case(artefact, verdict)
+    assert case.image_size == (16, 24)
+    (pixels,) = check.feed(artefact, case).values()
+    assert pixels.shape == (case.batch_size, 3, 16, 24)
+    with torch.inference_mode():
+        wrong = dict(zip(OUTPUTS, vit(torch.from_numpy(pixels)), strict=True))
+        right = dict(zip(OUTPUTS, dynamic(SMALL)(torch.from_numpy(pixels)), strict=True))
+    assert check.ratio(artefact, {name: value.numpy() for name, value in wrong.items()}, case) > 1e3
+    assert check.ratio(artefact, {name: value.numpy() for name, value in right.items()}, case) < 5
+
+
 def test_positions_that_are_cut_off_instead_of_resampled_fail() -> None:
     vit = dynamic(SMALL)
     vit.positions._at = lambda pos_embed, grid: pos_embed[:, : 1 + grid[0] * grid[1]]

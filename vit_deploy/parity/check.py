@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vit_deploy.facts import Device
+    from vit_deploy.parity.reference_cache import ReferenceCache
     from vit_deploy.parity.scores import Scores
     from vit_deploy.parity.truth import Truth
     from vit_deploy.protocols import Arrays, Artefact, Progress, Runtime, Session
@@ -73,7 +74,7 @@ class ParityCheck:
         limits: Limits | Mapping[str, float | None] | None = None,
         threads: int | None = None,
         open_session: Opener | None = None,
-        cache: Any = None,
+        cache: ReferenceCache | None = None,
     ) -> None:
         model.require_steady()
         self.model = model
@@ -81,10 +82,9 @@ class ParityCheck:
         self._limits = _table(limits)
         self._threads = threads
         self._open = open_session or _open_here
-        self._cache = cache
-        self._ground = Ground(model, self.samples)
+        self._ground = Ground(model, self.samples, cache=cache)
         self._resizes = ResizeCheck(model, images, seed)
-        self._sizes = SizesCheck(model, seed)
+        self._sizes = SizesCheck(model, seed, cache)
 
     def judge(
         self,
@@ -155,9 +155,19 @@ class ParityCheck:
             worst_ratio=largest(scores.worst_ratio(), "worst_ratio", more),
             p95_ratio=largest(scores.p95_ratio(), "p95_ratio", more),
             samples=len(self.samples),
-            details={**scores.details(), **more, **circumstances(artefact, session, overflowed)},
+            details={
+                **scores.details(),
+                **more,
+                **circumstances(artefact, session, overflowed),
+                **self._range_watch(progress),
+            },
             evidence={**scores.evidence(), **evidence},
         )
+
+    def _range_watch(self, progress: Progress) -> dict[str, Any]:
+        """How large the numbers inside the model grow, where its inside is known."""
+        watch = self._ground.ranges(progress)
+        return {} if watch is None else {"range_watch": watch.to_dict()}
 
     def _elsewhere(
         self,

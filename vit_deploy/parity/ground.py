@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from vit_deploy.parity.inputs import Sample
     from vit_deploy.parity.limits import Limits
     from vit_deploy.parity.plan import Run
+    from vit_deploy.parity.ranges import RangeWatch
+    from vit_deploy.parity.reference_cache import ReferenceCache
     from vit_deploy.protocols import Arrays, Artefact, Progress, Session
     from vit_deploy.spec import BatchRange, Precision
     from vit_deploy.weights.imported import Model
@@ -61,13 +63,20 @@ class Ground:
         model: the model, at that size.
         samples: what is judged.
         exact: the model of the reference in float64, where it is another one.
+        cache: keeps the references on the disk for the next run.
     """
 
-    def __init__(self, model: Model, samples: Sequence[Sample], exact: Model | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        samples: Sequence[Sample],
+        exact: Model | None = None,
+        cache: ReferenceCache | None = None,
+    ) -> None:
         self.model = model
         self.samples = tuple(samples)
         self.exact_model = exact or model
-        self._references = References(model, self.samples, exact)
+        self._references = References(model, self.samples, exact, cache)
         self._known: dict[tuple[Any, ...], tuple[dict[str, Truth], list[str]]] = {}
 
     def truths(
@@ -123,6 +132,10 @@ class Ground:
         if precision in EAGER_PRECISIONS:
             return self._references.eager_errors(precision, cast("Sequence[OutputName]", [*exact]), progress)
         return {name: np.zeros(values.shape[:-1]) for name, values in exact.items()}
+
+    def ranges(self, progress: Progress) -> RangeWatch | None:
+        """How large the numbers inside the model grow, where its inside is known."""
+        return self._references.ranges(progress)
 
     def feed(self, artefact: Artefact, case: RunCase) -> dict[str, NDArray[Any]]:
         """The inputs of one run, by the artefact's contract."""

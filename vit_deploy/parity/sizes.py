@@ -21,6 +21,7 @@ from vit_deploy.spec import size_text
 
 if TYPE_CHECKING:
     from vit_deploy.parity.limits import Limits
+    from vit_deploy.parity.reference_cache import ReferenceCache
     from vit_deploy.parity.scores import Scores
     from vit_deploy.protocols import Artefact, Progress, Session
     from vit_deploy.spec import SizeRange
@@ -41,9 +42,11 @@ class SizesCheck:
     Args:
         model: the model that the artefacts were made from.
         seed: of the generated pictures.
+        cache: keeps the references on the disk for the next run.
     """
 
-    def __init__(self, model: Model, seed: int = 0) -> None:
+    def __init__(self, model: Model, seed: int = 0, cache: ReferenceCache | None = None) -> None:
+        self._cache = cache
         self._model = model
         self._seed = seed
         self._known: dict[Size, Ground] = {}
@@ -97,7 +100,8 @@ class SizesCheck:
             model = resized(self._model, size)
             samples = make_samples(model.preprocessing, model.config, self._seed)
             count = sample_count(self._model.config.image_size, size)
-            self._known[size] = Ground(model, samples[:count], resized(self._model, size, exact=True))
+            exact = resized(self._model, size, exact=True)
+            self._known[size] = Ground(model, samples[:count], exact, self._cache)
         return self._known[size]
 
 
