@@ -105,7 +105,9 @@ def test_a_faulty_artefact_ends_with_exit_code_3(bundle: Path, invoke: Invoke) -
     rows = {line.split()[0]: line for line in result.out.splitlines() if "-fp32" in line}
     assert "passed" in rows["onnx-fp32"]
     assert "failed" in rows["torchscript-fp32"]
-    assert "times eager's own error at the worst (limit 10)" in rows["torchscript-fp32:"]
+    assert "torchscript-fp32: logits: " in result.out
+    assert "times eager's own error at the worst (limit 10)" in result.out
+    assert "torchscript-fp32: culprit: block 1's MLP, introduced at the export stage" in result.out
     assert "unverified" in rows["tensorrt-fp32"]
     assert "tensorrt: there is no NVIDIA GPU; run it on a machine with one" in rows["tensorrt-fp32:"]
     assert "1 of 3 artefacts not equal to eager PyTorch: torchscript-fp32" in result.err

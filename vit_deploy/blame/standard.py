@@ -93,7 +93,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _set_aside(model: ir.Model) -> dict[str, ir.TensorProtocol]:
-    """Mark the large initializers as unread, and give their tensors by name."""
+    """Mark the large initializers, and those in a file of their own, as unread; gives their tensors by name."""
     import onnx_ir as ir
 
     from vit_deploy.graph.capture import is_unread
@@ -102,7 +102,10 @@ def _set_aside(model: ir.Model) -> dict[str, ir.TensorProtocol]:
     declared = set(model.graph.inputs)
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
-        if tensor is None or value in declared or (tensor.nbytes < _LARGE and not is_unread(tensor)):
+        if tensor is None or value in declared:
+            continue
+        beside = is_unread(tensor) or isinstance(tensor, ir.ExternalTensor)
+        if tensor.nbytes < _LARGE and not beside:
             continue
         found[name] = tensor
         if not is_unread(tensor):

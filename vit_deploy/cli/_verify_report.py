@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vit_deploy.cli._output import note, print_notes
+from vit_deploy.cli._output import note, print_notes, warn
 from vit_deploy.cli._verify_view import show
-from vit_deploy.errors import OutputFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,16 +41,14 @@ class Reports:
         """From the command's arguments.
 
         Raises:
-            OutputFailed: for a file whose folder is not there: better now than after all the work.
+            OutputFailed: for a file that cannot be written: better now than after all the work.
         """
+        from vit_deploy.report.writing import require_writable
+
         reports = cls(words["as_json"], words["junit"], words["markdown"], words["html"])
         for path in (reports.junit, reports.markdown, reports.html):
-            if path is not None and not path.absolute().parent.is_dir():
-                raise OutputFailed(
-                    f"the folder of {str(path)!r} is not there",
-                    expected="a folder that can be written",
-                    next_command=f"mkdir -p {str(path.parent)!r}",
-                )
+            if path is not None:
+                require_writable(path)
         return reports
 
     @property
@@ -74,13 +71,18 @@ class Reports:
         from vit_deploy.environment import environment
         from vit_deploy.report.document import build_report
 
-        report = build_report(subject.name, judged, samples, environment(), labels=subject.model.labels)
+        labels = subject.model.labels
+        report = build_report(
+            subject.name, judged, samples, environment(), labels=labels, comparison=comparison
+        )
         if self.as_json:
             click.echo(report.to_json(), nl=False)
         else:
             show(judged, f"{'bundle' if subject.bundle else 'candidate of'} {subject.name}")
             if comparison is not None:
                 print_notes(("against", finding.text) for finding in comparison.findings)
+        for text in dict.fromkeys(text for entry in judged for text in _near_overflow(entry)):
+            warn(text)
         self._write(report, samples)
 
     def _write(self, report: Any, samples: Sequence[Sample]) -> None:
@@ -95,8 +97,16 @@ class Reports:
         if self.html:
             from vit_deploy.report.html import write_html
 
-            pictures = {sample.name: sample.picture for sample in samples if sample.picture is not None}
+            pictures = {
+                place: sample.picture for place, sample in enumerate(samples) if sample.picture is not None
+            }
             write_html(report, pictures, self.html)
         for path in (self.junit, self.markdown, self.html):
             if path:
                 note(f"written: {path}")
+
+
+def _near_overflow(entry: Judged) -> list[str]:
+    """Where the model's own numbers come near the end of fp16, or pass it."""
+    warnings: list[str] = entry.verdict.details.get("range_watch", {}).get("warnings", [])
+    return warnings

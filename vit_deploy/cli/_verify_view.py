@@ -24,8 +24,9 @@ def show(judged: Sequence[Judged], title: str) -> None:
 def _notes(entry: Judged) -> Iterator[str]:
     yield entry.verdict.reason
     if entry.culprit is not None:
-        yield f"culprit: {entry.culprit.sentence}"
-        yield from entry.culprit.notes
+        sentence = entry.culprit.sentence
+        yield f"culprit: {sentence}"
+        yield from (text for text in entry.culprit.notes if text not in sentence)
     yield from entry.unmet
 
 

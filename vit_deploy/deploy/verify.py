@@ -114,7 +114,7 @@ class Verification:
         return find_culprit(self.check, artefact, verdict, *self._place(verdict), progress=progress)
 
     def _drift(self, artefact: Artefact, verdict: Verdict, progress: Progress) -> Drift | None:
-        if not self.drift or "worst_run" not in verdict.evidence:
+        if not self.drift or "worst_run" not in verdict.evidence or verdict.evidence.get("broke_down"):
             return None
         from vit_deploy.blame.drift import measure_drift
 
