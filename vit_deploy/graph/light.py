@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vit_deploy.errors import HostileInput
-from vit_deploy.graph.scan import _fields, _mapped
+from vit_deploy.graph.scan import mapped, message_fields
 
 if TYPE_CHECKING:
     import mmap
@@ -57,7 +57,7 @@ def read_light(path: Path) -> LightGraph:
     Raises:
         HostileInput: when the file is truncated or is no ONNX file.
     """
-    with _mapped(path) as data:
+    with mapped(path) as data:
         proto = _model(data, path.name)
     if proto.functions:
         from onnx.inliner import inline_local_functions
@@ -72,11 +72,11 @@ def _model(data: mmap.mmap, name: str) -> onnx.ModelProto:
     rest: list[bytes] = []
     graph: list[bytes] = []
     weights: list[onnx.TensorProto] = []
-    for number, begin, start, end in _fields(data, 0, len(data)):
+    for number, begin, start, end in message_fields(data, 0, len(data)):
         if number != _MODEL_GRAPH:
             rest.append(data[begin:end])
             continue
-        for inner, left, first, last in _fields(data, start, end):
+        for inner, left, first, last in message_fields(data, start, end):
             if inner == _GRAPH_INITIALIZER:
                 weights.append(_weight(data, first, last, name))
             else:
@@ -92,7 +92,7 @@ def _weight(data: mmap.mmap, start: int, end: int, name: str) -> onnx.TensorProt
 
     kept: list[bytes] = []
     place: tuple[int, int] | None = None
-    for number, begin, first, last in _fields(data, start, end):
+    for number, begin, first, last in message_fields(data, start, end):
         if number == _TENSOR_RAW_DATA and last - first >= _LEAST:
             place = (first, last - first)
         else:

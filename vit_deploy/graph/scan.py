@@ -69,11 +69,11 @@ def count_weights(path: Path) -> WeightCensus:
     import onnx
 
     counted: Counter[str] = Counter()
-    with _mapped(path) as data:
-        for number, _, start, end in _fields(data, 0, len(data)):
+    with mapped(path) as data:
+        for number, _, start, end in message_fields(data, 0, len(data)):
             if number != _MODEL_GRAPH:
                 continue
-            for inner, _, first, last in _fields(data, start, end):
+            for inner, _, first, last in message_fields(data, start, end):
                 if inner == _GRAPH_INITIALIZER:
                     _, kind, dims = _tensor(data, first, last)
                     counted[onnx.TensorProto.DataType.Name(kind)] += math.prod(dims)
@@ -94,12 +94,12 @@ def skeleton_of(path: Path) -> onnx.ModelProto:
     from vit_deploy.graph.layers import WEIGHT
 
     frame, graph, weights = bytearray(), bytearray(), []
-    with _mapped(path) as data:
-        for number, begin, start, end in _fields(data, 0, len(data)):
+    with mapped(path) as data:
+        for number, begin, start, end in message_fields(data, 0, len(data)):
             if number != _MODEL_GRAPH:
                 frame += data[begin:end]
                 continue
-            for inner, opening, first, last in _fields(data, start, end):
+            for inner, opening, first, last in message_fields(data, start, end):
                 if inner == _GRAPH_INITIALIZER:
                     name, kind, dims = _tensor(data, first, last)
                     weights.append(make_tensor_value_info(name, kind, dims, doc_string=WEIGHT))
@@ -117,7 +117,7 @@ def skeleton_of(path: Path) -> onnx.ModelProto:
 
 
 @contextlib.contextmanager
-def _mapped(path: Path) -> Iterator[mmap.mmap]:
+def mapped(path: Path) -> Iterator[mmap.mmap]:
     """A file's bytes; what is found to be wrong with them inside becomes a :class:`HostileInput`."""
     from google.protobuf.message import DecodeError
 
@@ -133,7 +133,7 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
 def _tensor(data: mmap.mmap, start: int, end: int) -> tuple[str, int, list[int]]:
     """The name, dtype and dimensions of a tensor, from its fields but the raw data."""
     name, kind, dims = "", 0, []
-    for number, _, first, last in _fields(data, start, end):
+    for number, _, first, last in message_fields(data, start, end):
         if number == _TENSOR_TYPE:
             kind = _varint(data, first)[0]
         elif number == _TENSOR_NAME:
@@ -145,7 +145,7 @@ def _tensor(data: mmap.mmap, start: int, end: int) -> tuple[str, int, list[int]]
     return name, kind, dims
 
 
-def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def message_fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Each field's number, where it begins, and the place of its value; values are stepped over."""
     while position < end:
         begin = position
