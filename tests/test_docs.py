@@ -156,15 +156,34 @@ def test_the_exit_codes_are_those_of_the_errors(page: str):
 
 def test_the_limits_of_parity_are_those_of_the_code():
     from vit_deploy.parity import LIMITS
-    from vit_deploy.spec import EAGER_PRECISIONS
+    from vit_deploy.parity.limits import NAMES
+    from vit_deploy.spec import PRECISIONS
 
     text = (REPOSITORY / "docs" / "parity.md").read_text(encoding="utf-8")
-    powers = {"2⁻²³": 2.0**-23, "2⁻¹²": 2.0**-12, "2⁻⁹": 2.0**-9}
-    rows = re.findall(r"^\| (fp32|fp16|bf16) \| (\d+) \| (\d+) \| (\S+) \|", text, re.MULTILINE)
-    assert {row[0] for row in rows} == set(EAGER_PRECISIONS)
-    for precision, p95, worst, epsilon in rows:
-        limits = LIMITS[precision]
-        assert (limits.p95, limits.worst, limits.epsilon) == (float(p95), float(worst), powers[epsilon])
+    powers = {"2⁻²³": 2.0**-23, "2⁻¹²": 2.0**-12, "2⁻⁹": 2.0**-9, "2⁻⁶": 2.0**-6, "2⁻⁵": 2.0**-5}
+    columns = {5: ("p95", "worst", "epsilon", "flips"), 6: ("top1", "top5", "kl", "cosine", "epsilon")}
+    rows = [row.strip("| ").split(" | ") for row in re.findall(r"^\| (?:fp|bf|int)\d.*$", text, re.MULTILINE)]
+    assert [row[0] for row in rows] == list(PRECISIONS)
+    for precision, *values in rows:
+        named = dict(zip(columns[len(values) + 1], values, strict=True))
+        for name, value in named.items():
+            assert getattr(LIMITS[precision], name) == (powers.get(value) or float(value)), (precision, name)
+        silent = {*LIMITS[precision].in_force()} - {*named} - {"typical", "confidence"}
+        assert not silent, (precision, silent)
+    assert all(f"`{name}`" in text for name in NAMES)
+
+
+def test_what_samples_can_show_is_as_the_page_of_parity_says():
+    from vit_deploy.parity.binomial import clopper_pearson, needed
+
+    text = (REPOSITORY / "docs" / "parity.md").read_text(encoding="utf-8")
+    rows = {
+        name: [float(cell) for cell in cells.split("|")]
+        for name, cells in re.findall(r"^\| (share|where all agree|where one does not) \|(.*)\|$", text, re.M)
+    }
+    for misses, name in enumerate(("where all agree", "where one does not")):
+        assert rows[name] == [needed(misses, share, 0.95) for share in rows["share"]]
+    assert f"can show {clopper_pearson(16, 16, 0.95)[0]:.1%}".replace("%", " %") in text
 
 
 def test_every_decision_is_listed_and_short():
