@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vit_deploy.errors import RunFailed
+from vit_deploy.parity import ParityCheck
 from vit_deploy.parity.criterion import relative_errors
 from vit_deploy.parity.inputs import make_samples, stacked
 from vit_deploy.parity.ranges import natural
@@ -279,3 +280,35 @@ def test_the_weights_of_the_key_are_those_in_use(
     assert other.source == model.source
     one, two = (References(each, samples, cache=cache).exact(["logits"], QUIET) for each in (model, other))
     assert not np.array_equal(one["logits"], two["logits"])
+
+
+def test_references_are_computed_before_an_artefact_is_opened_and_ranges_with_them(
+    model: Model, calls: Calls, cache: ReferenceCache, backend: Any, declare: Any
+) -> None:
+    """So that float64 weights and a session are never in memory together."""
+    at_open: list[int] = []
+
+    class Opened(backend):  # type: ignore[misc]
+        def open(self, *arguments: Any) -> Any:
+            at_open.append(len(calls))
+            return super().open(*arguments)
+
+    module = model.eager(outputs=("logits",))
+    calls.clear()
+    for run in ("computed", "kept"):
+        check = ParityCheck(model, threads=1, cache=cache)
+        verdict = check.judge(declare(model.config, outputs=("logits",)), runtime=Opened(module))
+        assert verdict.passed, verdict.reason
+        assert len(verdict.details["range_watch"]["maxima"]["residual"]) == model.config.depth, run
+    forwards = 2 * -(-len(check.samples) // CHUNK)
+    assert at_open[0] == forwards
+    # The artefact is a module of the same making; beside its own runs there are no others.
+    assert calls.forwards(torch.float64) == len(check.samples)
+
+
+def test_k_artefacts_share_one_reference(model: Model, calls: Calls, backend: Any, declare: Any) -> None:
+    module = model.eager(outputs=("logits",))
+    check = ParityCheck(model, threads=1)
+    for _ in range(3):
+        assert check.judge(declare(model.config, outputs=("logits",)), runtime=backend(module)).passed
+    assert calls.forwards(torch.float64) == len(check.samples)

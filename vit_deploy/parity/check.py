@@ -118,6 +118,8 @@ class ParityCheck:
             return Verdict(passed=False, backend=chosen.name, reason=fault)
         options = SessionOptions(threads=self._threads)
         with _torch_threads(self._threads):
+            # Before it is opened, so that eager's weights in float64 and the artefact's are not held at once.
+            self._ground.truths(artefact, self._limits[artefact.precision], progress)
             try:
                 session = self._open(chosen, artefact, device or chosen.devices()[0], options)
             except BackendMissing as error:
