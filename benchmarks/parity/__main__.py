@@ -3,8 +3,9 @@
     python -m benchmarks.parity --output benchmarks/results/DEVICE/mutations.json
     python -m benchmarks.parity --only "dead head"
 
-With ``--output`` the table of ``benchmarks/parity/README.md`` is made anew. It exits with 3 where less than
-95 % of the faults are caught, a fault is missed that has no reason, or an honest artefact is refused.
+With both, those rows of the file are measured again and the others stay. With ``--output`` the table of
+``benchmarks/parity/README.md`` is made anew. It exits with 3 where less than 95 % of the faults are caught, a
+fault is missed that has no reason, or an honest artefact is refused.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from benchmarks.parity.rules import versions
 from benchmarks.parity.table import totals, write_table
 from benchmarks.parity.workbench import Workbench
 from vit_deploy.environment import environment
+from vit_deploy.errors import UsageFailed
 
 README = Path(__file__).with_name("README.md")
 SCHEMA = "vit-deploy/mutations/1"
@@ -40,11 +42,12 @@ def main() -> int:
     parser.add_argument("--no-blame", action="store_true", help="leave out where each fault came in")
     arguments = parser.parse_args()
     result = measure(arguments.only, arguments.threads, blame=not arguments.no_blame)
-    _print(result["totals"])
     if arguments.output:
+        if arguments.only and arguments.output.exists():
+            result = merged(json.loads(arguments.output.read_text(encoding="utf-8")), result)
         arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        if not arguments.only:
-            write_table(result, README)
+        write_table(result, README)
+    _print(result["totals"])
     return 0 if holds(result) else 3
 
 
@@ -80,6 +83,25 @@ def measure(only: str = "", threads: int = 1, *, blame: bool = True) -> dict[str
         "seconds": round(time.perf_counter() - started, 1),
     }
     return {**result, "totals": totals(result)}
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """``old`` with those rows of ``new`` that it has, too; a row of a new name is for a whole run.
+
+    Raises:
+        UsageFailed: when the two were made on unlike machines or versions.
+    """
+    for key in ("environment", "versions", "threads"):
+        if old[key] != new[key]:
+            raise UsageFailed(
+                f"the result was made with another {key}",
+                expected="rows of like circumstances in one result",
+                next_command="make mutations",
+            )
+    for part in ("faults", "honest"):
+        again = {row["name"]: row for row in new[part]}
+        old[part] = [again.get(row["name"], row) for row in old[part]]
+    return {**old, "totals": totals(old)}
 
 
 def holds(result: dict[str, Any]) -> bool:

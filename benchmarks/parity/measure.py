@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.parity.rules import Trial, ask, rules_here
 from vit_deploy import registry
 from vit_deploy.facts import Device
+from vit_deploy.model.contract import network_is_dynamic
 from vit_deploy.protocols import SessionOptions, Silent
 
 if TYPE_CHECKING:
@@ -121,15 +122,22 @@ def _culprit(case: Case, verdict: Verdict) -> Row:
 def _others(case: Case) -> dict[str, Says]:
     """What each other rule says; one that cannot even open the artefact refuses it."""
     options = SessionOptions(threads=case.subject.threads)
+    spec = case.artefact.spec
     said: dict[str, Says] = {}
     for rule in rules_here():
         try:
             with _runtime(case).open(case.artefact, Device(), options) as session:
-                trial = Trial(case.artefact.spec, lambda given: dict(session.run(given)), _truth(case))
+                trial = Trial(spec, lambda given: dict(session.run(given)), _truth(case), _size(case))
                 said[rule.name] = ask(rule, trial)
         except Exception:
             said[rule.name] = "warns" if rule.name == "torch verify" else "refuses"
     return said
+
+
+def _size(case: Case) -> tuple[int, int]:
+    """Of the pictures that others are given, where any will do: the network's own, or one to be resized."""
+    height, width = case.subject.model.config.image_size
+    return (height, width) if network_is_dynamic(case.artefact.spec) else (height * 3 // 2, width * 3 // 2)
 
 
 def _truth(case: Case) -> Any:

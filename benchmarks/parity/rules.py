@@ -52,11 +52,13 @@ class Trial:
         spec: its inputs and outputs.
         run: the artefact.
         truth: eager PyTorch in float32, on the same inputs.
+        size: of the pictures, where the artefact takes any.
     """
 
     spec: IOSpec
     run: Run
     truth: Run
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -88,29 +90,25 @@ class _OtherShapes(Exception):
     """The outputs have other shapes than the model's."""
 
 
-def _randn(spec: IOSpec, batch: int) -> Arrays:
-    return _drawn(spec, batch, lambda generator, shape: generator.standard_normal(shape))
+def _randn(trial: Trial, batch: int) -> Arrays:
+    return _drawn(trial, batch, lambda generator, shape: generator.standard_normal(shape))
 
 
-def _uniform(spec: IOSpec, batch: int) -> Arrays:
-    return _drawn(spec, batch, lambda generator, shape: generator.uniform(size=shape))
+def _uniform(trial: Trial, batch: int) -> Arrays:
+    return _drawn(trial, batch, lambda generator, shape: generator.uniform(size=shape))
 
 
-def _drawn(spec: IOSpec, batch: int, draw: Callable[[Any, tuple[int, ...]], Any]) -> Arrays:
+def _drawn(trial: Trial, batch: int, draw: Callable[[Any, tuple[int, ...]], Any]) -> Arrays:
     """Floats as the tool draws them. Of 8-bit pictures, which no such tool knows, any."""
     generator = np.random.default_rng(0)
     inputs = {}
-    for entry in spec.inputs:
-        shape = entry.at(spec.free_at(batch, _SIZE))
+    for entry in trial.spec.inputs:
+        shape = entry.at(trial.spec.free_at(batch, trial.size))
         if entry.dtype == "uint8":
             inputs[entry.name] = generator.integers(0, 256, size=shape, dtype=np.uint8)
         else:
             inputs[entry.name] = draw(generator, shape).astype(entry.dtype)
     return inputs
-
-
-_SIZE = (96, 96)
-"""Of pictures, where any size will do."""
 
 
 def _compared(trial: Trial, inputs: Arrays) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
@@ -137,7 +135,7 @@ def _polygraphy(trial: Trial) -> Says:
 
     metadata = TensorMetadata()
     for entry in trial.spec.inputs:
-        shape = entry.at(trial.spec.free_at(1, _SIZE))
+        shape = entry.at(trial.spec.free_at(1, trial.size))
         metadata.add(entry.name, dtype=np.dtype(entry.dtype), shape=shape)
     with contextlib.redirect_stdout(io.StringIO()), G_LOGGER.verbosity(G_LOGGER.CRITICAL):
         loader = DataLoader(input_metadata=metadata)
@@ -152,7 +150,7 @@ def _polygraphy(trial: Trial) -> Says:
 
 def _optimum(trial: Trial) -> Says:
     try:
-        pairs = _compared(trial, _uniform(trial.spec, 2))
+        pairs = _compared(trial, _uniform(trial, 2))
     except _OtherOutputs:
         return "warns"
     close = all(np.allclose(exact, found, atol=1e-5) for _, exact, found in pairs)
@@ -160,7 +158,7 @@ def _optimum(trial: Trial) -> Says:
 
 
 def _timm(trial: Trial) -> Says:
-    for _, exact, found in _compared(trial, _randn(trial.spec, 1)):
+    for _, exact, found in _compared(trial, _randn(trial, 1)):
         np.testing.assert_almost_equal(exact, found, decimal=3)
     return "passes"
 
@@ -171,7 +169,7 @@ def _torch_verify(trial: Trial) -> Says:
     from torch.onnx._internal.exporter._verification import VerificationInfo
 
     try:
-        pairs = _compared(trial, _randn(trial.spec, 2))
+        pairs = _compared(trial, _randn(trial, 2))
     except Exception:  # whatever it is goes into a report, and the export succeeds
         return "warns"
     for name, exact, found in pairs:
@@ -185,20 +183,20 @@ def _torch_verify(trial: Trial) -> Says:
 def _assert_close(trial: Trial) -> Says:
     import torch
 
-    for _, exact, found in _compared(trial, _randn(trial.spec, 1)):
+    for _, exact, found in _compared(trial, _randn(trial, 1)):
         torch.testing.assert_close(torch.from_numpy(found.copy()), torch.from_numpy(exact.copy()))
     return "passes"
 
 
 def _allclose(trial: Trial) -> Says:
-    for _, exact, found in _compared(trial, _randn(trial.spec, 1)):
+    for _, exact, found in _compared(trial, _randn(trial, 1)):
         if not np.allclose(found, exact, atol=1e-4):
             raise _Different
     return "passes"
 
 
 def _navigator(trial: Trial) -> Says:
-    found = trial.run(_uniform(trial.spec, 1))
+    found = trial.run(_uniform(trial, 1))
     if len(found) != len(trial.spec.outputs) or not all(np.isfinite(array).all() for array in found.values()):
         return "refuses"
     return "passes"

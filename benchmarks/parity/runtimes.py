@@ -131,6 +131,8 @@ class _TorchSession(BaseSession):
             results = self.call(torch.from_numpy(values))
         results = results if isinstance(results, tuple) else (results,)
         names = self.artefact.spec.output_names
+        if len(names) != len(results):  # taps were asked for, and a function has no inside
+            raise RunFailed(f"a function gave {len(results)} outputs", expected=", ".join(names))
         return {name: result.numpy() for name, result in zip(names, results, strict=True)}
 
     def stage(self, inputs: Arrays) -> Step:  # noqa: ARG002
