@@ -20,7 +20,6 @@ EXTRAS = (
     "jinja2",
     "skimage",
     "sklearn",
-    "scipy",
     "torchvision",
     "pytest",
     "hypothesis",

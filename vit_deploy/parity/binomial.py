@@ -2,15 +2,10 @@
 
 C. J. Clopper and E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case of the
 binomial", Biometrika 26 (1934), https://doi.org/10.1093/biomet/26.4.404. They hold at any number of samples,
-the smallest too, and never promise more than they keep. Written out here, so that nothing has to be
-installed for it; a test compares it with SciPy's quantiles of the beta distribution.
+the smallest too, and never promise more than they keep. The quantiles of the beta distribution are SciPy's.
 """
 
 from __future__ import annotations
-
-import math
-
-_HALVINGS = 60
 
 
 def clopper_pearson(agreed: int, of: int, confidence: float) -> tuple[float, float]:
@@ -19,9 +14,11 @@ def clopper_pearson(agreed: int, of: int, confidence: float) -> tuple[float, flo
     The lower one is the ``p`` at which ``agreed`` or more of ``of`` have a probability of
     ``1 - confidence``; the upper one is that of ``agreed`` or fewer. Without samples, 0 and 1.
     """
-    if of == 0:
-        return 0.0, 1.0
-    return _lower(agreed, of, confidence), 1.0 - _lower(of - agreed, of, confidence)
+    from scipy.special import betaincinv
+
+    lower = float(betaincinv(agreed, of - agreed + 1, 1.0 - confidence)) if agreed else 0.0
+    upper = float(betaincinv(agreed + 1, of - agreed, confidence)) if agreed < of else 1.0
+    return lower, upper
 
 
 def needed(misses: int, share: float, confidence: float) -> int | None:
@@ -42,33 +39,7 @@ def needed(misses: int, share: float, confidence: float) -> int | None:
 
 
 def _shows(misses: int, of: int, share: float, confidence: float) -> bool:
-    return at_most(misses, of, 1.0 - share) <= 1.0 - confidence
+    """Whether so few misses are unlikely enough where the share that agrees is but ``share``."""
+    from scipy.special import bdtr
 
-
-def _lower(agreed: int, of: int, confidence: float) -> float:
-    """Halves the interval: the probability rises with ``p``."""
-    if agreed == 0:
-        return 0.0
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        likely = at_most(of - agreed, of, 1.0 - middle) > 1.0 - confidence
-        low, high = (low, middle) if likely else (middle, high)
-    return low
-
-
-def at_most(count: int, of: int, share: float) -> float:
-    """The probability of ``count`` or fewer of ``of``, each of which has the probability ``share``."""
-    if share <= 0 or count >= of:
-        return 1.0
-    if share >= 1:
-        return 0.0
-    # The shorter of the two tails; no bound is asked for that is so close to 1 that this loses digits.
-    below = count + 1 <= of - count
-    terms = range(count + 1) if below else range(count + 1, of + 1)
-    yes, no, all_orders = math.log(share), math.log1p(-share), math.lgamma(of + 1)
-    total = math.fsum(
-        math.exp(all_orders - math.lgamma(k + 1) - math.lgamma(of - k + 1) + k * yes + (of - k) * no)
-        for k in terms
-    )
-    return min(1.0, total if below else 1.0 - total)
+    return float(bdtr(misses, of, 1.0 - share)) <= 1.0 - confidence
