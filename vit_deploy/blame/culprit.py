@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vit_deploy.blame.ladders import ladder_of
 from vit_deploy.blame.opening import opener
 from vit_deploy.blame.record import Culprit, TapReading
+from vit_deploy.blame.resized import blame_resize
 from vit_deploy.blame.stages import Fall, Walk
 from vit_deploy.blame.taps import in_words
 from vit_deploy.errors import VitDeployError
@@ -61,7 +62,8 @@ def find_culprit(
         return Culprit("export", "", f"introduced at the export stage: {fault}")
     if verdict.evidence.get("broke_down"):
         # Its graph would be run in this process too, which could end, or never come back, likewise.
-        return Culprit(None, "", "the backend crashed or hung, so nothing was run again to find out why")
+        told = "introduced at the runtime stage: the backend crashed or hung on it; it was not run again"
+        return Culprit("runtime", "", told)
     with tempfile.TemporaryDirectory(prefix="vit-deploy-blame-") as folder:
         walk = Walk(
             check,
@@ -74,6 +76,8 @@ def find_culprit(
             Path(folder),
             progress,
         )
+        if verdict.evidence.get("resizing"):
+            return blame_resize(walk)
         fall = ladder_of(artefact.format)(walk)
     if fall is None:
         return _nothing(walk, verdict)
@@ -128,7 +132,13 @@ def _sentence(fall: Fall, where: str) -> str:
 
 def _nothing(walk: Walk, verdict: Verdict) -> Culprit:
     """Every stage holds on the inputs that the artefact failed on, or could not be tried."""
+    again = walk.readings[-1] if walk.readings else None
+    if verdict.passed is False and again is not None and again.kind == "runtime" and again.holds:
+        # The last rung is the artefact itself, in the backend that it failed in, on the run that it failed.
+        sentence = (
+            f"introduced at the runtime stage: {walk.runtime.name} does not give the same each time: the run "
+            "that failed holds when it is done again"
+        )
+        return Culprit("runtime", "", sentence, stages=tuple(walk.readings), notes=tuple(walk.notes))
     sentence = "nothing was found: every stage that could be tried holds on these inputs"
-    if verdict.passed is False:
-        sentence += ", the artefact itself too: it failed in another run, or does not give the same each time"
     return Culprit(None, "", sentence, stages=tuple(walk.readings), notes=tuple(walk.notes))

@@ -182,7 +182,8 @@ class ParityCheck:
         """What is wrong at other sizes than the model's own; the details of them, and the evidence."""
         limits = self._limits[artefact.precision]
         if artefact.spec.contract == "image":
-            return *self._resizes.judge(artefact.spec, session, truths, limits, progress), {}
+            reason, details = self._resizes.judge(artefact.spec, session, truths, limits, progress)
+            return reason, details, {"resizing": True} if reason else {}
         if network_is_dynamic(artefact.spec):
             return self._sizes.judge(artefact, session, scores, limits, progress)
         return "", {}, {}
@@ -196,6 +197,21 @@ class ParityCheck:
             UsageFailed: when the backend cannot do without its optimisations.
         """
         return self._open(runtime, artefact, device, SessionOptions(threads=self._threads, optimise=optimise))
+
+    def resizing(self, artefact: Artefact, session: Session, progress: Progress = _SILENT) -> str:
+        """What is wrong with how an artefact resizes pictures; nothing where it is right.
+
+        Args:
+            artefact: one that takes pictures of any size.
+            session: runs it.
+            progress: told how far it is.
+
+        Raises:
+            RunFailed: when the backend fails.
+        """
+        limits = self._limits[artefact.precision]
+        truths, _ = self._ground.truths(artefact, limits, progress)
+        return self._resizes.judge(artefact.spec, session, truths, limits, progress)[0]
 
     def case(self, artefact: Artefact, verdict: Verdict) -> RunCase:
         """The run that shows best what is wrong with an artefact: the worst that its verdict knows of."""
