@@ -29,6 +29,9 @@ _LARGE = 1024
 _WIDE_OPERATORS = ("Attention", "Conv", "Gemm", "LayerNormalization", "MatMul", "Softmax")
 """What is computed in float32 where its inputs are in half precision."""
 
+_LATER_OPERATORS, _LATER_OPSET = ("QuantizeLinear", "DequantizeLinear"), 19
+"""What the evaluator has from this opset on; on 8-bit whole numbers it meant the same before."""
+
 
 class NotEvaluated(Exception):
     """The evaluator does not get through a graph.
@@ -78,7 +81,7 @@ def evaluate(graph: ir.Model, inputs: Arrays) -> list[np.ndarray[Any, Any]]:
     weights = _set_aside(copy)
     try:
         proto = skeleton(copy, weights_as_inputs=True)
-        evaluator = ReferenceEvaluator(proto, new_ops=_wide_operators(copy.opset_imports.get("", 0)))
+        evaluator = ReferenceEvaluator(proto, new_ops=_own_operators(copy.opset_imports.get("", 0)))
         with np.errstate(all="ignore"):
             feeds = {name: tensor.numpy() for name, tensor in weights.items()}
             return list(evaluator.run(None, {**feeds, **inputs}))
@@ -121,17 +124,26 @@ def _same(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return tensor
 
 
-def _wide_operators(opset: int) -> list[type]:
+def _own_operators(opset: int) -> list[type]:
+    """Operators in place of the evaluator's: wide ones, and those that it has from a later opset on only."""
     from onnx.reference.op_run import RuntimeContextError
     from onnx.reference.ops._op_list import load_op
 
-    wide = []
+    wide = [_later(name) for name in _LATER_OPERATORS] if opset < _LATER_OPSET else []
     for name in _WIDE_OPERATORS:
         try:
             wide.append(_widened(name, load_op("", name, opset)))
         except (NotImplementedError, RuntimeContextError):  # the opset has no such operator
             continue
     return wide
+
+
+def _later(name: str) -> type:
+    from onnx.defs import get_schema
+    from onnx.reference.ops._op_list import load_op
+
+    base: Any = load_op("", name, _LATER_OPSET)
+    return type(name, (base,), {"op_domain": "", "op_schema": get_schema(name, _LATER_OPSET, "")})
 
 
 def _widened(name: str, base: Any) -> type:

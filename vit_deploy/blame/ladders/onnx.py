@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 PRODUCER = "vit-deploy"
 NOT_OURS = "the file is not what this version exports from these weights"
+UNTOLD = "nothing else here could compute it"
 
 
 @dataclass
@@ -184,7 +185,7 @@ def _backend_rungs(walk: Walk, file: _File) -> Fall | None:
     if file.plain is None:
         return _or_the_file(walk, file, backend_rungs(walk))
     if walk.artefact.precision not in EAGER_PRECISIONS:
-        return _rounded_rung(walk, file) or backend_rungs(walk)
+        return _rounded_rung(walk, file) or _or_the_file(walk, file, backend_rungs(walk))
     return (
         _or_the_file(walk, file, backend_rungs(walk, _written(walk, file)))
         or _rounded_rung(walk, file)
@@ -193,9 +194,15 @@ def _backend_rungs(walk: Walk, file: _File) -> Fall | None:
 
 
 def _or_the_file(walk: Walk, file: _File, fall: Fall | None) -> Fall | None:
-    """A file that neither the evaluator nor the backend gets through is itself at fault."""
-    if fall is None or not (fall.broke and file.refused):
-        return fall
+    """A file that neither the evaluator nor the backend gets through is itself at fault.
+
+    Where nothing but the backend could compute it, either may be.
+    """
+    if fall is None:
+        return None
+    if not (fall.broke and file.refused):
+        told = any(reading.holds is not None and "the file" in reading.name for reading in walk.readings[:-1])
+        return fall if told else replace(fall, because=f"{fall.because}; or the file is wrong: {UNTOLD}")
     reading = replace(fall.reading, kind="export")
     walk.readings[-1] = reading
     because = "the file fits no definition: neither the standard's evaluator nor the backend runs it"
