@@ -11,6 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import ImportFailed
+from vit_deploy.garbage import give_back_memory
 from vit_deploy.model.precision import eager_dtype
 from vit_deploy.parity.criterion import relative_errors
 from vit_deploy.parity.inputs import stacked
@@ -155,8 +156,19 @@ class References:
     ) -> Iterator[tuple[slice, tuple[NDArray[np.float64], ...]]]:
         """Outputs as float64, chunk by chunk, with an eye on the samples at ``watch``.
 
-        The module is dropped at the end, so that its memory is free before an artefact is opened.
+        The memory of the module is the system's again at the end, before an artefact is opened.
         """
+        yield from self._chunks(dtype, names, samples, progress, watch)
+        give_back_memory()
+
+    def _chunks(
+        self,
+        dtype: torch.dtype,
+        names: Sequence[OutputName],
+        samples: Sequence[Sample],
+        progress: Progress,
+        watch: Sequence[int],
+    ) -> Iterator[tuple[slice, tuple[NDArray[np.float64], ...]]]:
         import torch
 
         model = self._exact_model if dtype == torch.float64 else self._model
