@@ -17,7 +17,7 @@ def test_every_exporter_and_every_backend_is_listed(invoke):
 
 def test_a_format_says_who_opens_it(invoke):
     rows = {row["name"]: row for row in invoke("formats", "--json").json["formats"]}
-    assert rows["onnx"]["backends"] == ["onnxruntime"]
+    assert rows["onnx"]["backends"] == ["onnxruntime", "openvino"]
     assert rows["tensorrt"]["needs"] == "onnx"
     assert set(rows["tensorrt"]["precisions"]) <= {"fp32", "fp16", "bf16"}
 

@@ -71,7 +71,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], t
 
 
 def opened(artefact: Artefact) -> Session:
-    (runtime,) = registry.runtimes_for(artefact.format)
+    runtime, *_ = registry.runtimes_for(artefact.format)
     return runtime.open(artefact, Device("cpu"), SessionOptions(threads=1))
 
 

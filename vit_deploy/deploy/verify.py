@@ -43,11 +43,6 @@ class Judged:
     drift: Drift | None = None
     unmet: tuple[str, ...] = ()
 
-    @property
-    def failed(self) -> bool:
-        """Whether it must not be used."""
-        return self.verdict.passed is False or bool(self.unmet)
-
 
 def judged_as(artefact: Artefact, nbytes: int, verdict: Verdict, requirements: Sequence[Requirement]) -> Judged:
     """An artefact with its verdict, and what is required of it and is not so."""
