@@ -17,10 +17,9 @@ import torch
 from vit_deploy.model.config import ViTConfig
 
 if TYPE_CHECKING:
-    from vit_deploy.weights.imported import Model
+    from collections.abc import Callable, Iterator
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+    from vit_deploy.weights.imported import Model
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -40,6 +39,14 @@ def _mend_torchvision() -> None:
 
 
 _mend_torchvision()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is kept between runs is kept for these tests alone, in their subprocesses too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIT_DEPLOY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

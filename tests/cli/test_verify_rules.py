@@ -221,3 +221,14 @@ def test_random_weights_have_no_export(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("verify", "vit_tiny_patch16_224", "--candidate", tmp_path / "x.onnx")
     assert result.code == 2
     assert "random weights" in result.err
+
+
+def test_a_cache_that_cannot_be_written_costs_only_the_cache(
+    bundle: Path, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("VIT_DEPLOY_CACHE", str(tmp_path / "file"))
+    result = invoke("verify", bundle)
+    assert result.code == 0
+    assert "VIT_DEPLOY_CACHE" in result.err
+    assert "VIT_DEPLOY_CACHE" not in invoke("verify", bundle, "--no-cache").err

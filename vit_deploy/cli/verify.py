@@ -76,6 +76,7 @@ def _judge(
     from vit_deploy.parity.requirements import parse_requirements
 
     requirements = parse_requirements(words["require"])
+    cache = ReferenceCache.default() if words["cache"] else None
     device = Device.parse(words["device"]) if words["device"] else None
     check = ParityCheck(
         subject.model,
@@ -84,12 +85,14 @@ def _judge(
         limits=changed_limits(words["limits"]),
         threads=words["threads"],
         open_session=opener,
-        cache=ReferenceCache.default() if words["cache"] else None,
+        cache=cache,
     )
     verification = Verification(check, runtime, device, requirements, blame=words["blame"], drift=drift)
     with TerminalProgress() as progress:
         judged = [verification.judge(artefact, nbytes, progress) for artefact, nbytes in subject.artefacts]
         comparison = _compare(subject, judged, check, words["against"], progress)
+    if cache is not None and cache.note:
+        note(cache.note)
     return judged, comparison, check.samples
 
 
