@@ -97,3 +97,18 @@ def test_the_published_result_keeps_the_bounds(published: dict[str, Any]) -> Non
     ours = counted["checkers"]["vit-deploy"]
     assert ours["caught"] >= 0.95 * counted["faults"]
     assert ours["refused_fp32"] == ours["refused_lower"] == 0
+
+
+def test_the_front_page_says_what_was_measured(published: dict[str, Any]) -> None:
+    counted = totals(published)
+    checkers, blame = counted["checkers"], counted["blame"]
+    refused = {name: row["refused_fp32"] + row["refused_lower"] for name, row in checkers.items()}
+    page = " ".join((README.parents[2] / "README.md").read_text(encoding="utf-8").split())
+    assert (
+        f"Of {counted['faults']} injected faults it catches {checkers['vit-deploy']['caught']} and names the right "
+        f"stage for {blame['stage']}; of {counted['honest']} honest artefacts it refuses none." in page
+    )
+    assert refused["vit-deploy"] == 0
+    polygraphy = f"catch {checkers['Polygraphy']['caught']} and refuse {refused['Polygraphy']} honest ones"
+    assert f"Polygraphy's defaults {polygraphy}" in page
+    assert f"timm's exporter catch {checkers['timm']['caught']}." in page
