@@ -25,8 +25,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## export, verify and run the built-in digits model; offline
 	@$(BIN)/vit-deploy demo
 
+# Whole files go to one process for each core, with one thread each: most of a test is Python's own time.
 test: setup ## every test that needs no GPU and no patience
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile -m "not slow and not gpu"
 
 test-all: setup ## every test, the slow ones too; those for a GPU skip where there is none
 	$(BIN)/python -m pytest
