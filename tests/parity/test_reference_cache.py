@@ -342,3 +342,21 @@ def test_without_the_sources_nothing_is_kept(
     shelf.put(VALUES, kind="exact")
     assert shelf.get(kind="exact") is None
     assert not cache.folder.exists()
+
+
+def test_an_entry_that_goes_while_it_is_read_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process makes room between the look at the header and that at the numbers."""
+    from vit_deploy.weights import safetensors_file
+
+    cache = ReferenceCache(tmp_path, limit=1_000_000)
+    cache.put("one", np.full(3000, 1.0))
+    read = safetensors_file.read_safetensors
+
+    def gone_meanwhile(path: Path) -> object:
+        found = read(path)
+        path.unlink()
+        return found
+
+    monkeypatch.setattr(safetensors_file, "read_safetensors", gone_meanwhile)
+    assert cache.get("one") is None
+    assert not cache.note

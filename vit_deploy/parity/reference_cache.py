@@ -104,7 +104,8 @@ class ReferenceCache:
             return None
         try:
             held = {key: tensor.read().numpy() for key, tensor in read_safetensors(path).items()}
-        except (VitDeployError, OSError, ValueError, TypeError):  # cut off, changed, or gone meanwhile
+        # Cut off, changed, or gone meanwhile; PyTorch says that a file is gone with a RuntimeError.
+        except (VitDeployError, OSError, RuntimeError, ValueError, TypeError):
             return None
         values, checksum = held.get("values"), held.get("sha256")
         if values is None or checksum is None or checksum.tobytes() != _checksum(name, values):
