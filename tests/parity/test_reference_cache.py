@@ -344,19 +344,17 @@ def test_without_the_sources_nothing_is_kept(
     assert not cache.folder.exists()
 
 
-def test_an_entry_that_goes_while_it_is_read_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process makes room between the look at the header and that at the numbers."""
-    from vit_deploy.weights import safetensors_file
+def test_an_entry_that_goes_while_it_is_opened_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process makes room after safetensors looked at the file and before PyTorch maps it."""
+    import safetensors
 
     cache = ReferenceCache(tmp_path, limit=1_000_000)
     cache.put("one", np.full(3000, 1.0))
-    read = safetensors_file.read_safetensors
 
-    def gone_meanwhile(path: Path) -> object:
-        found = read(path)
+    def gone_meanwhile(path: Path, **_: object) -> object:
         path.unlink()
-        return found
+        return torch.UntypedStorage.from_file(str(path), shared=False, nbytes=1)
 
-    monkeypatch.setattr(safetensors_file, "read_safetensors", gone_meanwhile)
+    monkeypatch.setattr(safetensors, "safe_open", gone_meanwhile)
     assert cache.get("one") is None
     assert not cache.note
