@@ -145,7 +145,7 @@ def _finish(judged: Sequence[Judged], comparison: Comparison | None, subject: Su
             next_command=mend if told else "vit-deploy doctor",
         )
     if subject.bundle is None:
-        next_step(f"vit-deploy export -m {shlex.quote(subject.name)} --format onnx, and compare their speed")
+        next_step(f"vit-deploy export -m {shlex.quote(subject.name)} --format onnx")
         return
     backends = ",".join(["eager", *dict.fromkeys(_short(name) for name in passed if name != "eager")])
     code = f" -m {PREFIX}{subject.code}" if subject.code else ""
