@@ -65,11 +65,6 @@ class Frame:
         """Of what is drawn."""
         return self.width - self.left - self.right
 
-    @property
-    def inner_height(self) -> float:
-        """Of what is drawn."""
-        return self.height - self.top - self.bottom
-
 
 @dataclass(frozen=True)
 class Scale:
