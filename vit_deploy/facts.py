@@ -79,7 +79,8 @@ class RuntimeFacts:
         version: the backend's own version.
         device: where it runs.
         precision: the effective precision of the bulk of the arithmetic.
-        threads: threads used for one inference; ``None`` where that means nothing (a GPU).
+        threads: CPU threads, all streams together; ``None`` where that means nothing (a GPU).
+        streams: inferences that may run side by side.
         placement: number of graph nodes by provider, or the devices of the parameters.
         tf32: whether TF32 may stand in for fp32; ``None`` on a CPU.
         dtypes: number of layers by dtype (``fp32``, ``int8`` …), for each class of :data:`LAYER_CLASSES` of
@@ -96,6 +97,7 @@ class RuntimeFacts:
     device: str
     precision: Precision
     threads: int | None = None
+    streams: int = 1
     placement: Mapping[str, int] = field(default_factory=dict)
     tf32: bool | None = None
     dtypes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

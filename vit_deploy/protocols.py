@@ -192,7 +192,9 @@ class SessionOptions:
     """What every runtime is told; one that cannot honour a setting refuses it.
 
     Attributes:
-        threads: CPU threads for one inference; the backend's default when ``None``.
+        threads: CPU threads of the session, all its streams together; the backend's default when ``None``.
+        streams: inferences that may run side by side, each with its share of the threads: so many steps
+            may be staged, and each be called from a thread of its own.
         cuda_graph: replay inferences as a CUDA graph.
         spin: whether idle threads may spin; off, so that neighbours are not disturbed.
         optimise: whether the backend may rewrite the graph to be faster when it opens it, as it does by
@@ -200,6 +202,7 @@ class SessionOptions:
     """
 
     threads: int | None = None
+    streams: int = 1
     cuda_graph: bool = False
     spin: bool = False
     optimise: bool = True

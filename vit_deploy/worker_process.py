@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from vit_deploy.environment import usable_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -67,6 +67,8 @@ class WorkerProcess:
         arguments: more words for it.
         threads: of every library in it; see :func:`worker_environment`.
         descriptors: those of this process that it keeps open.
+        python: the interpreter; another environment's is told where this package lies by ``variables``.
+        variables: of its environment, over those of this process.
     """
 
     def __init__(
@@ -76,6 +78,8 @@ class WorkerProcess:
         *,
         threads: int | None,
         descriptors: Sequence[int] = (),
+        python: str = sys.executable,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._answers, sent = os.pipe()
@@ -84,12 +88,12 @@ class WorkerProcess:
         try:
             # A session of its own keeps the terminal's Ctrl-C from the worker: the coordinator ends it.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, str(sent), *arguments],
+                [python, "-m", module, str(sent), *arguments],
                 stdin=subprocess.PIPE,
                 stdout=self._log,
                 stderr=self._log,
                 pass_fds=(sent, *descriptors),
-                env=worker_environment(threads),
+                env={**worker_environment(threads), **(variables or {})},
                 start_new_session=True,
             )
         except BaseException:

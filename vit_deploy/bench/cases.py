@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vit_deploy.errors import ParityFailed, RunFailed
 from vit_deploy.facts import Device
-from vit_deploy.spec import BatchRange
+from vit_deploy.spec import BatchRange, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from vit_deploy.bundle.reader import Bundle
     from vit_deploy.facts import RuntimeFacts
     from vit_deploy.protocols import Artefact, Runtime
-    from vit_deploy.spec import Precision
+    from vit_deploy.spec import Contract, Precision
+
+Role = Literal["case", "twin", "ceiling"]
+"""What a worker measures for: a row of the table; the same artefact again, against itself (A/A); or the
+matrix products that bound all others."""
 
 REFERENCE_FORMAT = "pytorch"
 """The format of the reference weights, which only the eager runtime opens."""
@@ -34,11 +38,16 @@ class Case:
         backend: the runtime's full name.
         device: as :meth:`vit_deploy.facts.Device.parse` reads it.
         batch_size: images in one inference.
-        threads: CPU threads of the worker.
+        threads: CPU threads of the worker, all its streams together.
         verified: whether parity with eager PyTorch was proven; false where it could not be checked.
         files: SHA-256 of each file of the artefact, the one a runtime opens first.
         cuda_graph: whether inferences are replayed as a CUDA graph.
         code: the ``package.module:factory`` that the user has named, to be imported for eager.
+        streams: inferences that run side by side, each with its share of the threads.
+        image_size: ``(height, width)`` of the pictures; ``None`` where the model has no such thing.
+        contract: what the artefact takes.
+        worst_ratio: of its parity verdict, where it has one.
+        role: what it is measured for.
     """
 
     bundle: str
@@ -53,6 +62,20 @@ class Case:
     files: Mapping[str, str]
     cuda_graph: bool = False
     code: str = ""
+    streams: int = 1
+    image_size: tuple[int, int] | None = None
+    contract: Contract = "pixel_values"
+    worst_ratio: float | None = None
+    role: Role = "case"
+
+    @property
+    def key(self) -> str:
+        """What tells a case from all others of a run, and finds it again in another run's result."""
+        parts = [self.artefact, self.backend, self.device, f"b{self.batch_size}"]
+        parts += [size_text(self.image_size)] if self.image_size else []
+        parts += [f"t{self.threads}"] if self.device == "cpu" else []
+        parts += [f"s{self.streams}", *(["graph"] if self.cuda_graph else [])]
+        return "/".join(parts) + ("" if self.role == "case" else f"#{self.role}")
 
     @property
     def sha256(self) -> str:
@@ -60,9 +83,9 @@ class Case:
         return next(iter(self.files.values()))
 
     @property
-    def peers(self) -> tuple[str, int]:
-        """What a case shares with those it is compared with: device and batch size."""
-        return self.device, self.batch_size
+    def peers(self) -> tuple[str, int, tuple[int, int] | None]:
+        """What a case shares with those it is compared with: device, batch size and image size."""
+        return self.device, self.batch_size, self.image_size
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as a worker is sent it."""
@@ -71,7 +94,9 @@ class Case:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Case:
         """The inverse of :meth:`to_dict`."""
-        return cls(**{entry.name: data[entry.name] for entry in fields(cls)})
+        given = {entry.name: data[entry.name] for entry in fields(cls)}
+        size = given["image_size"]
+        return cls(**{**given, "image_size": tuple(size) if size else None})
 
 
 def cases_for(

@@ -236,5 +236,5 @@ class _Group:
         return tuple(run.index for run in turns)
 
     def _phase(self, text: str) -> None:
-        device, batch_size = self._runs[0].measured.case.peers
+        device, batch_size, _ = self._runs[0].measured.case.peers
         self._progress.phase(f"batch {batch_size} on {device}: {text}", len(self._living()))

@@ -57,43 +57,71 @@ class Row:
     """One row of the result. Figures of a failed row are ``None``.
 
     Attributes:
+        key: :attr:`vit_deploy.bench.cases.Case.key`.
         half_width: half the width of the median's 95 % confidence interval, over the median.
-        images_per_s: the batch size over the median.
-        ratio: the median over rounds of this row's median over the baseline's: below 1 is faster.
-        baseline: the artefact and backend that ``ratio`` stands against: same device, same batch size.
+        p50_interval_ms: that interval, ``(low, high)``.
+        images_per_s: images of a round over its elapsed time, the median over rounds.
+        ratio: this row's latency over the baseline's, paired round by round: below 1 is faster.
+        ratio_interval: its 95 % bootstrap interval, ``(low, high)``.
+        throughput_ratio: this row's images per second over the baseline's: above 1 is faster.
+        throughput_ratio_interval: its 95 % bootstrap interval.
+        baseline: the artefact and backend that the ratios stand against: same device, batch and image size.
+        baseline_key: that row's ``key``.
+        worst_ratio: of the artefact's parity verdict.
+        limit: how close to the machine's limit it comes: ``flops`` of one inference, ``gflops_per_s``,
+            ``ceiling_gflops_per_s``, ``share`` of that ceiling, ``bytes_moved`` at least by one inference.
+        gpu: what was timed on the device: host to device, compute, device to host and enqueue in ms,
+            joules of an inference.
+        disturbed: why the samples may not be trusted: what other processes did meanwhile; empty if nothing.
         round_lengths: how many of ``samples_ns`` each round took.
+        round_elapsed_ns: how long each round took, all its streams together.
         notes: what a reader of the figures must know.
     """
 
+    key: str
     artefact: str
     format: str
     precision: str
     backend: str
     device: str
     batch_size: int
+    image_size: tuple[int, int] | None
+    contract: str
     threads: int
+    streams: int
     cuda_graph: bool
     ok: bool
     error: str | None
     exit_code: int
     worker_exit: int | None
     verified: bool
+    worst_ratio: float | None
     p50_ms: float | None
+    p50_interval_ms: tuple[float, float] | None
     p90_ms: float | None
     p99_ms: float | None
     half_width: float | None
     images_per_s: float | None
+    images_per_s_interval: tuple[float, float] | None
     ratio: float | None
+    ratio_interval: tuple[float, float] | None
+    throughput_ratio: float | None
+    throughput_ratio_interval: tuple[float, float] | None
     baseline: str | None
+    baseline_key: str | None
+    limit: dict[str, float] | None
+    gpu: dict[str, float] | None
     cold_start_ms: dict[str, float] | None
     peak_rss_bytes: int | None
     peak_device_bytes: int | None
     warm_up: dict[str, Any] | None
+    disturbed: tuple[str, ...]
     notes: tuple[str, ...]
     facts: dict[str, Any] | None
     sha256: str
     files: dict[str, str]
     round_lengths: tuple[int, ...]
+    round_elapsed_ns: tuple[int, ...]
     samples_ns: tuple[int, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,13 +135,24 @@ class BenchResult:
 
     Attributes:
         rows: one per case, in the order that was asked for.
-        order: for each round, the indices of the rows in the order in which they measured.
+        order: for each round, the indices of the workers in the order in which they measured.
         settings: what governed the run.
+        soundness: the same artefact against itself: ``sound``, ``ratio``, ``ratio_interval``, ``key``,
+            ``reason``; ``None`` where it was not measured.
+        machine: what the machine did meanwhile: steal, clock, throttling, load of others.
+        ceilings: what the matrix products of the model reach, one for each precision, device and threads.
+        scenarios: what LoadGen found, one for each case and scenario.
+        interrupted: whether the user stopped it before its end.
     """
 
     rows: tuple[Row, ...]
     order: tuple[tuple[int, ...], ...]
     settings: dict[str, Any]
+    soundness: dict[str, Any] | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
+    ceilings: tuple[dict[str, Any], ...] = ()
+    scenarios: tuple[dict[str, Any], ...] = ()
+    interrupted: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -127,7 +166,12 @@ class BenchResult:
         """Plain data, as it stands in the JSON document."""
         return {
             "settings": self.settings,
+            "soundness": self.soundness,
+            "machine": self.machine,
+            "interrupted": self.interrupted,
             "order": [list(entry) for entry in self.order],
+            "ceilings": list(self.ceilings),
+            "scenarios": list(self.scenarios),
             "rows": [row.to_dict() for row in self.rows],
         }
 
@@ -146,38 +190,59 @@ def make_row(measured: Measured, baseline: Measured | None) -> Row:
     figures = _figures(samples, case.batch_size) if ok else dict.fromkeys(_FIGURES)
     ratio = paired_ratio(measured.rounds, baseline.rounds) if ok and baseline else None
     return Row(
+        key=case.key,
         artefact=case.artefact,
         format=case.format,
         precision=case.precision,
         backend=case.backend,
         device=case.device,
         batch_size=case.batch_size,
+        image_size=case.image_size,
+        contract=case.contract,
         threads=case.threads,
+        streams=case.streams,
         cuda_graph=case.cuda_graph,
         ok=ok,
         error=measured.error or None,
         exit_code=measured.exit_code,
         worker_exit=measured.worker_exit,
         verified=case.verified,
+        worst_ratio=case.worst_ratio,
         **figures,
         ratio=ratio,
+        ratio_interval=None,
+        throughput_ratio=None,
+        throughput_ratio_interval=None,
         baseline=f"{baseline.case.artefact} on {baseline.case.backend}" if baseline and ok else None,
+        baseline_key=baseline.case.key if baseline and ok else None,
+        limit=None,
+        gpu=None,
         cold_start_ms={name: measured.cold_start_ns[name] / NS_PER_MS for name in PHASES}
         if measured.cold_start_ns
         else None,
         peak_rss_bytes=measured.peak_rss_bytes,
         peak_device_bytes=measured.peak_device_bytes,
         warm_up=dict(measured.warm_up) or None,
+        disturbed=(),
         notes=_notes(measured) if ok else (),
         facts=dict(measured.facts) or None,
         sha256=case.sha256,
         files=dict(case.files),
         round_lengths=tuple(len(entry) for entry in measured.rounds),
+        round_elapsed_ns=tuple(sum(entry) for entry in measured.rounds),
         samples_ns=tuple(samples),
     )
 
 
-_FIGURES = ("p50_ms", "p90_ms", "p99_ms", "half_width", "images_per_s")
+_FIGURES = (
+    "p50_ms",
+    "p50_interval_ms",
+    "p90_ms",
+    "p99_ms",
+    "half_width",
+    "images_per_s",
+    "images_per_s_interval",
+)
 
 
 def _figures(samples: list[int], batch_size: int) -> dict[str, Any]:
@@ -185,6 +250,8 @@ def _figures(samples: list[int], batch_size: int) -> dict[str, Any]:
     p50 = median(samples)
     return {
         "p50_ms": p50 / NS_PER_MS,
+        "p50_interval_ms": None,
+        "images_per_s_interval": None,
         "p90_ms": None if p90 is None else p90 / NS_PER_MS,
         "p99_ms": None if p99 is None else p99 / NS_PER_MS,
         "half_width": relative_half_width(samples),
