@@ -66,7 +66,7 @@ class Instant:
         return {
             "open": {"facts": {}, "cold_start_ns": {}},
             "warm": {"steps": 2, "elapsed_ns": 1, "settled": True},
-            "measure": {"samples_ns": [5, 7], "rested": True},
+            "measure": {"samples_ns": [5, 7], "elapsed_ns": 12, "rested": True},
             "finish": {"peak_rss_bytes": 1, "peak_device_bytes": None},
         }[command]
 
@@ -74,10 +74,12 @@ class Instant:
         pass
 
 
-def test_the_order_is_random_and_seeded(fake_cases, monkeypatch):
-    monkeypatch.setattr("vit_deploy.bench.coordinator.CaseWorker", Instant)
+def test_the_order_is_random_and_seeded(fake_cases):
     cases = fake_cases(a={}, b={}, c={})
-    first, again, other = (bench(cases, seed=seed, rounds=20).order for seed in (1, 1, 2))
+    first, again, other = (
+        run_bench(cases, Settings(**{**QUICK, "seed": seed, "rounds": 20}), start_worker=Instant).order
+        for seed in (1, 1, 2)
+    )
     assert first == again
     assert first != other
     assert len(first) == 20

@@ -10,7 +10,9 @@ import random
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.bench.process import CaseFailed, CaseWorker
+from vit_deploy.bench import process
+from vit_deploy.bench.listener import Quiet
+from vit_deploy.bench.process import CaseFailed
 from vit_deploy.bench.result import BenchResult, Measured, find_baseline, make_row
 from vit_deploy.bench.statistics import CONFIDENCE, relative_half_width, samples_needed
 from vit_deploy.errors import UsageFailed
@@ -18,9 +20,11 @@ from vit_deploy.protocols import Silent
 from vit_deploy.worker_process import thread_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from vit_deploy.bench.cases import Case
+    from vit_deploy.bench.listener import Listener
+    from vit_deploy.bench.process import CaseWorker, StartWorker
     from vit_deploy.protocols import Progress
 
 NS_PER_S = 1_000_000_000
@@ -82,14 +86,21 @@ def run_bench(
     cases: Sequence[Case],
     settings: Settings,
     *,
+    start_worker: StartWorker = process.start_worker,
+    done: Mapping[str, Measured] | None = None,
     progress: Progress | None = None,
+    listener: Listener | None = None,
 ) -> BenchResult:
     """Measure the cases; one that fails becomes a failed row.
 
     Args:
         cases: what to measure.
         settings: how long, how exactly, in which random order.
+        start_worker: starts the worker of a case.
+        done: what an earlier run has measured, by :attr:`~vit_deploy.bench.cases.Case.key`; peers that are
+            all among it are not measured again.
         progress: told of each phase.
+        listener: told of each turn, failure and finished group.
 
     Raises:
         UsageFailed: when there is nothing to measure.
@@ -97,11 +108,19 @@ def run_bench(
     if not cases:
         raise UsageFailed("there is nothing to measure", expected="at least one case")
     generator = random.Random(settings.seed)  # noqa: S311 - an order, no secret
-    runs = [_Run(index, case, settings) for index, case in enumerate(cases)]
+    runs = [_Run(index, case, settings, start_worker) for index, case in enumerate(cases)]
+    told_of = listener or Quiet()
+    told_of.started(len(runs))
     order: list[tuple[int, ...]] = []
     for peers in dict.fromkeys(case.peers for case in cases):
         members = [run for run in runs if run.measured.case.peers == peers]
-        order += _Group(members, settings, generator, progress or Silent()).measure()
+        kept = [(done or {}).get(run.measured.case.key) for run in members]
+        if all(kept):
+            for run, measured in zip(members, kept, strict=True):
+                run.measured = measured or run.measured
+            continue
+        order += _Group(members, settings, generator, progress or Silent(), told_of).measure()
+        told_of.group_done([run.measured for run in members])
     everyone = [run.measured for run in runs]
     rows = tuple(make_row(measured, find_baseline(measured, everyone)) for measured in everyone)
     told = {
@@ -116,8 +135,9 @@ def run_bench(
 class _Run:
     """One case and its worker."""
 
-    def __init__(self, index: int, case: Case, settings: Settings) -> None:
+    def __init__(self, index: int, case: Case, settings: Settings, start: StartWorker) -> None:
         self.index = index
+        self._start = start
         self.measured = Measured(case)
         self._settings = settings
         self._worker: CaseWorker | None = None
@@ -144,7 +164,7 @@ class _Run:
             self.close(at_once=True)
 
     def start(self) -> None:
-        self._worker = CaseWorker(self.measured.case)
+        self._worker = self._start(self.measured.case)
         opened = self._ask("open", case=self.measured.case.to_dict(), spawned_ns=self._worker.spawned_ns)
         self.measured.facts = opened["facts"]
         self.measured.cold_start_ns = opened["cold_start_ns"]
@@ -165,6 +185,7 @@ class _Run:
             maximum=MAXIMUM_SAMPLES,
         )
         self.measured.rounds.append(taken["samples_ns"])
+        self.measured.elapsed_ns.append(taken["elapsed_ns"])
         self.measured.rested &= taken["rested"]
 
     def finish(self) -> None:
@@ -192,11 +213,13 @@ class _Group:
         settings: Settings,
         generator: random.Random,
         progress: Progress,
+        listener: Listener,
     ) -> None:
         self._runs = runs
         self._settings = settings
         self._random = generator
         self._progress = progress
+        self._listener = listener
 
     def measure(self) -> list[tuple[int, ...]]:
         """Take every member from cold to finished; the order of each round by index."""
@@ -211,13 +234,17 @@ class _Group:
                 if self._is_done(number):
                     break
                 self._phase(f"round {number} of {self._settings.rounds}")
-                order.append(self._in_random_order(lambda run: run.take_turn()))
+                order.append(self._in_random_order(self._take_turn))
             self._in_random_order(lambda run: run.finish())
             at_once = False
             return order
         finally:
             for run in self._runs:
                 run.close(at_once=at_once)
+
+    def _take_turn(self, run: _Run) -> None:
+        run.take_turn()
+        self._listener.round_done(run.index, run.measured)
 
     def _is_done(self, number: int) -> bool:
         living = self._living()
@@ -232,6 +259,8 @@ class _Group:
         turns = [run for run in shuffled if run.alive]
         for run in turns:
             run.attempt(lambda run=run: act(run))  # type: ignore[misc]
+            if not run.alive:
+                self._listener.case_failed(run.index, run.measured)
             self._progress.advance()
         return tuple(run.index for run in turns)
 

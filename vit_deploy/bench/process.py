@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vit_deploy.worker_process import WorkerFailed, WorkerProcess
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vit_deploy.bench.cases import Case
 
 WORKER_MODULE = "vit_deploy.bench.worker"
+MODULES = {"ceiling": "vit_deploy.bench.ceiling.worker"}
+"""The module of each role's worker that is not :data:`WORKER_MODULE`; all answer the same messages."""
 
 
 class CaseFailed(Exception):
@@ -27,10 +32,24 @@ class CaseFailed(Exception):
 
 
 class CaseWorker(WorkerProcess):
-    """The worker of one case; see :mod:`vit_deploy.bench.worker` for what it can be asked."""
+    """The worker of one case; see :mod:`vit_deploy.bench.worker` for what it can be asked.
 
-    def __init__(self, case: Case) -> None:
-        super().__init__(WORKER_MODULE, threads=case.threads)
+    Args:
+        case: what it measures.
+        module: the worker's module.
+        python: the interpreter that runs it; another environment's for a peer.
+        variables: of its environment, over those of this process.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        module: str = WORKER_MODULE,
+        *,
+        python: str = sys.executable,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(module, threads=case.threads, python=python, variables=variables)
 
     def ask(self, command: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
         """Send one message and wait for its answer.
@@ -46,3 +65,15 @@ class CaseWorker(WorkerProcess):
         if "error" in answer:
             raise CaseFailed(answer["error"], exit_code=int(answer.get("exit_code", 1)))
         return answer
+
+
+class StartWorker(Protocol):
+    """Starts the worker of a case; a run may be given one that runs peers in environments of their own."""
+
+    def __call__(self, case: Case) -> CaseWorker:
+        """The worker, started and not yet asked anything."""
+
+
+def start_worker(case: Case) -> CaseWorker:
+    """Start the worker that a case's role asks for, in this environment."""
+    return CaseWorker(case, MODULES.get(case.role, WORKER_MODULE))

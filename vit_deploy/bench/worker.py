@@ -5,7 +5,7 @@ stdout, which libraries write to. While it waits it blocks on stdin; when stdin 
 
     open    {case, spawned_ns}          -> {facts, cold_start_ns}
     warm    {limit_ns, tolerance}       -> {steps, elapsed_ns, settled}
-    measure {budget_ns, minimum, maximum} -> {samples_ns, rested}
+    measure {budget_ns, minimum, maximum} -> {samples_ns, elapsed_ns, rested}
     finish  {}                          -> {peak_rss_bytes, peak_device_bytes}, and it exits
 
 What fails is answered as ``{error, exit_code}``, and the worker exits.
@@ -96,8 +96,10 @@ class Worker:
     def _measure(self, budget_ns: int, minimum: int, maximum: int) -> dict[str, Any]:
         # A neighbour has just had the caches: the first steps of a turn pay for that, uncounted.
         time_steps(self._staged(), budget_ns // 20)
+        began = time.perf_counter_ns()
         samples = time_steps(self._staged(), budget_ns, minimum, maximum)
-        return {"samples_ns": samples, "rested": rest()}
+        elapsed = time.perf_counter_ns() - began
+        return {"samples_ns": samples, "elapsed_ns": elapsed, "rested": rest()}
 
     def _finish(self) -> dict[str, Any]:
         result = {"peak_rss_bytes": peak_rss_bytes(), "peak_device_bytes": peak_device_bytes()}
