@@ -52,7 +52,7 @@ coverage: setup ## measure every specimen again and rewrite docs/coverage.md; ON
 
 golden: setup ## rewrite tests/golden and the schemas in docs/; read the diff before you commit it
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q -m "not slow and not gpu" -k golden
-	git diff --stat -- tests/golden docs/manifest.schema.json docs/verify.schema.json
+	git diff --stat -- tests/golden docs/manifest.schema.json docs/verify.schema.json docs/bench.schema.json
 
 docs: setup ## run the commands and check the links of README and docs
 	$(BIN)/python -m pytest tests/test_docs.py
