@@ -6,6 +6,7 @@ stdout, which libraries write to. While it waits it blocks on stdin; when stdin 
     open    {case, spawned_ns}          -> {facts, cold_start_ns}
     warm    {limit_ns, tolerance}       -> {steps, elapsed_ns, settled}
     measure {budget_ns, minimum, maximum} -> {samples_ns, elapsed_ns, rested}
+    scenario {name, settings} -> see vit_deploy.bench.scenarios.inside
     finish  {}                          -> {peak_rss_bytes, peak_device_bytes}, and it exits
 
 What fails is answered as ``{error, exit_code}``, and the worker exits.
@@ -19,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.bench.cases import Case, check_facts, open_artefact
+from vit_deploy.bench.cases import Case, check_facts, free_sizes, open_artefact
 from vit_deploy.bench.timing import rest, time_steps, warm_up
 from vit_deploy.errors import BackendMissing, VitDeployError
 from vit_deploy.facts import Device
@@ -37,6 +38,7 @@ class Worker:
     def __init__(self) -> None:
         self._session: Session | None = None
         self._step: Step | None = None
+        self._opened: tuple[Case, Artefact] | None = None
 
     def answer(self, message: dict[str, Any]) -> dict[str, Any]:
         """Do what one message asks.
@@ -48,6 +50,7 @@ class Worker:
             "open": self._open,
             "warm": self._warm,
             "measure": self._measure,
+            "scenario": self._scenario,
             "finish": self._finish,
         }
         arguments = {name: value for name, value in message.items() if name != "command"}
@@ -68,7 +71,8 @@ class Worker:
         self._session = runtime.open(artefact, device, options)
         opened = time.monotonic_ns()
         check_facts(self._session.facts, wanted)
-        inputs = make_inputs(artefact, wanted.batch_size)
+        self._opened = wanted, artefact
+        inputs = make_inputs(artefact, free_sizes(artefact, wanted))
         staging = time.monotonic_ns()
         self._step = self._session.stage(inputs)
         self._step()
@@ -101,6 +105,14 @@ class Worker:
         elapsed = time.perf_counter_ns() - began
         return {"samples_ns": samples, "elapsed_ns": elapsed, "rested": rest()}
 
+    def _scenario(self, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+        from vit_deploy.bench.scenarios.inside import play
+
+        if self._session is None or self._opened is None:
+            raise VitDeployError("the worker was told to play a scenario before it was told to open a case")
+        case, artefact = self._opened
+        return play(name, settings, self._session, case, artefact.spec, lambda size: make_inputs(artefact, size))
+
     def _finish(self) -> dict[str, Any]:
         result = {"peak_rss_bytes": peak_rss_bytes(), "peak_device_bytes": peak_device_bytes()}
         self._step = None
@@ -127,7 +139,7 @@ def _import_runtime(name: str, device: Device) -> Runtime:
     return runtime
 
 
-def make_inputs(artefact: Artefact, batch_size: int) -> Arrays:
+def make_inputs(artefact: Artefact, free: Mapping[str, int]) -> Arrays:
     """Noise of the shapes and dtypes that the artefact takes, the same each time: normal, or of 8 bits.
 
     Preprocessed images have about zero mean and unit variance too. A dense model's time does not
@@ -135,16 +147,9 @@ def make_inputs(artefact: Artefact, batch_size: int) -> Arrays:
     """
     import numpy as np
 
-    from vit_deploy.model.contract import network_is_dynamic
-
     generator = np.random.default_rng(0)
-    spec = artefact.spec
-    size = spec.sizes.optimum if spec.sizes else None
-    if network_is_dynamic(spec):  # the model's own, so that it is compared with others at the same
-        size = artefact.config.image_size
-    free = spec.free_at(batch_size, size)
     inputs: dict[str, np.ndarray[Any, Any]] = {}
-    for entry in spec.inputs:
+    for entry in artefact.spec.inputs:
         shape = entry.at(free)
         if entry.dtype == "uint8":
             inputs[entry.name] = generator.integers(0, 256, size=shape, dtype=np.uint8)
