@@ -73,7 +73,7 @@ def measure(arch: str, pairs: int, seed: int) -> dict[str, Any]:
         for name in ("onnx-fp32", "onnx-fp32-uint8"):
             artefact = bundle.artefact(name)
             sessions.append(onnxruntime.open(artefact, Device("cpu"), options))
-            steps.append(sessions[-1].stage(make_inputs(artefact, 1)))
+            steps.append(sessions[-1].stage(make_inputs(artefact, artefact.spec.free_at(1))))
         samples = take_turns(steps, pairs, seed)
         for session in sessions:
             session.close()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vit_deploy.errors import ParityFailed, RunFailed
 from vit_deploy.facts import Device
+from vit_deploy.model.contract import network_is_dynamic
 from vit_deploy.spec import BatchRange, size_text
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Case:
         contract: what the artefact takes.
         worst_ratio: of its parity verdict, where it has one.
         role: what it is measured for.
+        remarks: what a reader of its figures must know, found out when it was planned.
     """
 
     bundle: str
@@ -67,6 +69,7 @@ class Case:
     contract: Contract = "pixel_values"
     worst_ratio: float | None = None
     role: Role = "case"
+    remarks: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -96,7 +99,8 @@ class Case:
         """The inverse of :meth:`to_dict`."""
         given = {entry.name: data[entry.name] for entry in fields(cls)}
         size = given["image_size"]
-        return cls(**{**given, "image_size": tuple(size) if size else None})
+        told = {"image_size": tuple(size) if size else None, "remarks": tuple(given["remarks"])}
+        return cls(**{**given, **told})
 
 
 def cases_for(
@@ -187,6 +191,17 @@ def open_artefact(case: Case) -> Artefact:
             next_command=f"vit-deploy export --format {case.format} --maxShapes with {case.batch_size} in it",
         )
     return artefact
+
+
+def free_sizes(artefact: Artefact, case: Case) -> dict[str, int]:
+    """The size of each free dimension of the inputs that a case is measured on.
+
+    Where the network takes several sizes it is the case's own. Where the pictures do and the network does
+    not (``image``), it is the size that the artefact was made to be fastest at.
+    """
+    spec = artefact.spec
+    size = case.image_size if network_is_dynamic(spec) else spec.sizes.optimum if spec.sizes else None
+    return spec.free_at(case.batch_size, size)
 
 
 def check_facts(facts: RuntimeFacts, case: Case) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from vit_deploy.facts import Device
 from vit_deploy.worker_process import run_worker, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from vit_deploy.protocols import Arrays, Artefact, Runtime, Session, Step
 
@@ -111,7 +111,11 @@ class Worker:
         if self._session is None or self._opened is None:
             raise VitDeployError("the worker was told to play a scenario before it was told to open a case")
         case, artefact = self._opened
-        return play(name, settings, self._session, case, artefact.spec, lambda size: make_inputs(artefact, size))
+
+        def inputs_at(batch_size: int) -> Arrays:
+            return make_inputs(artefact, free_sizes(artefact, replace(case, batch_size=batch_size)))
+
+        return play(name, settings, self._session, case, artefact.spec, inputs_at)
 
     def _finish(self) -> dict[str, Any]:
         result = {"peak_rss_bytes": peak_rss_bytes(), "peak_device_bytes": peak_device_bytes()}
