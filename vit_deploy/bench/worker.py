@@ -29,6 +29,7 @@ from vit_deploy.worker_process import run_worker, serve
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from vit_deploy.bench.scenarios.inside import Player
     from vit_deploy.protocols import Arrays, Artefact, Runtime, Session, Step
 
 
@@ -39,6 +40,7 @@ class Worker:
         self._session: Session | None = None
         self._step: Step | None = None
         self._opened: tuple[Case, Artefact] | None = None
+        self._player: Player | None = None
 
     def answer(self, message: dict[str, Any]) -> dict[str, Any]:
         """Do what one message asks.
@@ -106,7 +108,7 @@ class Worker:
         return {"samples_ns": samples, "elapsed_ns": elapsed, "rested": rest()}
 
     def _scenario(self, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-        from vit_deploy.bench.scenarios.inside import play
+        from vit_deploy.bench.scenarios.inside import Player
 
         if self._session is None or self._opened is None:
             raise VitDeployError("the worker was told to play a scenario before it was told to open a case")
@@ -115,7 +117,9 @@ class Worker:
         def inputs_at(batch_size: int) -> Arrays:
             return make_inputs(artefact, free_sizes(artefact, replace(case, batch_size=batch_size)))
 
-        return play(name, settings, self._session, case, artefact.spec, inputs_at)
+        if self._player is None:
+            self._player = Player(self._session, case, artefact.spec, inputs_at)
+        return self._player.play(name, settings)
 
     def _finish(self) -> dict[str, Any]:
         result = {"peak_rss_bytes": peak_rss_bytes(), "peak_device_bytes": peak_device_bytes()}
