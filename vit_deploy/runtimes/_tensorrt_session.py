@@ -46,7 +46,11 @@ def flavour_of(artefact: Artefact) -> Flavour:
 
 
 class TensorRTSession(BaseSession):
-    """An engine on a GPU, with one stream and one context for plain inferences."""
+    """An engine on a GPU, with one CUDA stream and one context for plain inferences.
+
+    Where several inferences are to run side by side, each step has a stream and a context of its own: a
+    context takes one inference at a time.
+    """
 
     def __init__(self, trt: Any, artefact: Artefact, device: Device, options: SessionOptions) -> None:
         import torch
@@ -55,6 +59,7 @@ class TensorRTSession(BaseSession):
         self.trt = trt
         self.device = device
         self.cuda_graph = options.cuda_graph
+        self.streams = options.streams
         # TensorRT-RTX captures graphs itself; plain TensorRT is captured from outside.
         self._captures_itself = hasattr(trt, "CudaGraphStrategy")
         self._logger, self._messages = logger_of(flavour_of(artefact))
@@ -62,7 +67,7 @@ class TensorRTSession(BaseSession):
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             self._runtime = trt.Runtime(self._logger)
             self._engine = self._deserialise()
-            self._executor, self._settings = self._new_executor()
+            self._executor, self._settings = self._new_executor(self._stream)
             self.facts = self._read_facts()
         self._buffers: Buffers | None = None
 
@@ -101,10 +106,10 @@ class TensorRTSession(BaseSession):
                 next_command=REBUILD,
             )
 
-    def _new_executor(self) -> tuple[Executor, dict[str, str]]:
+    def _new_executor(self, stream: torch.cuda.Stream) -> tuple[Executor, dict[str, str]]:
         built_in = self.cuda_graph and self._captures_itself
         context, settings = create_context(self.trt, self._engine, built_in_graphs=built_in)
-        return Executor(self.trt, self._engine, context, self._stream, self._messages), settings
+        return Executor(self.trt, self._engine, context, stream, self._messages), settings
 
     def _read_facts(self) -> RuntimeFacts:
         described = describe_engine(self.trt, self._engine)
@@ -130,6 +135,7 @@ class TensorRTSession(BaseSession):
             device=str(self.device),
             # Strongly typed networks are built as they are typed: the network's type is the engine's.
             precision=self.artefact.precision,
+            streams=self.streams,
             placement={str(self.device): int(self._engine.num_layers)},
             tf32=bool(facts.get("tf32")),
             dtypes=facts.get("dtypes", {}),
@@ -200,10 +206,14 @@ class TensorRTSession(BaseSession):
 
         self._check_shapes(inputs)
         captured = self.cuda_graph and not self._captures_itself
+        side_by_side = self.streams > 1
         try:
-            with torch.cuda.stream(self._stream):
+            with torch.cuda.device(self.device.index):
+                stream = torch.cuda.Stream() if side_by_side else self._stream  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(stream):
                 # A captured graph must own its context; see GraphStep.
-                executor = self._new_executor()[0] if captured else self._executor
+                alone = captured or side_by_side
+                executor = self._new_executor(stream)[0] if alone else self._executor
                 buffers = executor.allocate(inputs, self.device)
             return GraphStep(executor, buffers) if captured else EngineStep(executor, buffers)
         except RuntimeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vit_deploy.errors import BackendMissing, HostileInput, RunFailed, UsageFailed
@@ -9,6 +10,7 @@ from vit_deploy.facts import Availability, Device, RuntimeFacts
 from vit_deploy.model.module_config import PREFIX, ModuleConfig
 from vit_deploy.model.precision import eager_dtype
 from vit_deploy.protocols import BaseSession
+from vit_deploy.runtimes._streams import share_of
 
 if TYPE_CHECKING:
     import torch
@@ -56,19 +58,24 @@ def refuse_cuda_graph(backend: str, options: SessionOptions) -> None:
 
 
 class TorchStep:
-    """One inference of a torch callable on tensors that are already on the device."""
+    """One inference of a torch callable on tensors that are already on the device.
+
+    Attributes:
+        results: what the last call gave.
+    """
 
     def __init__(self, call: Any, tensors: tuple[torch.Tensor, ...], device: Device) -> None:
         self.call = call
         self.tensors = tensors
         self.device = device
+        self.results: Any = None
 
     def __call__(self) -> None:
         """Start one inference."""
         import torch
 
         with torch.inference_mode():
-            self.call(*self.tensors)
+            self.results = self.call(*self.tensors)
 
     def synchronize(self) -> None:
         """Wait for the device."""
@@ -76,6 +83,28 @@ class TorchStep:
             import torch
 
             torch.cuda.synchronize(self.device.index)
+
+
+class StreamStep(TorchStep):
+    """The same on a CUDA stream of its own, so that several run side by side."""
+
+    def __init__(self, call: Any, tensors: tuple[torch.Tensor, ...], device: Device) -> None:
+        import torch
+
+        super().__init__(call, tensors, device)
+        torch.cuda.synchronize(device.index)  # the inputs were copied on another stream
+        self.stream = torch.cuda.Stream(device.index)  # type: ignore[no-untyped-call]
+
+    def __call__(self) -> None:
+        """Start one inference."""
+        import torch
+
+        with torch.cuda.stream(self.stream):
+            super().__call__()
+
+    def synchronize(self) -> None:
+        """Wait for the stream."""
+        self.stream.synchronize()
 
 
 class TorchSession(BaseSession):
@@ -118,16 +147,25 @@ class TorchSession(BaseSession):
 
     def stage(self, inputs: Arrays) -> Step:
         """See :class:`vit_deploy.protocols.Session`."""
-        return TorchStep(self.module, self._tensors(inputs), self.device)
+        own_stream = self.device.kind == "cuda" and self.facts.streams > 1
+        return (StreamStep if own_stream else TorchStep)(self.module, self._tensors(inputs), self.device)
 
 
-def set_threads(threads: int | None) -> int:
-    """Set PyTorch's intra-op threads for this process, and read them back."""
+def set_threads(options: SessionOptions, device: Device) -> int:
+    """Set PyTorch's intra-op threads for this process, and read back how many all streams have together.
+
+    The number is that of each calling thread: one that is new takes it over when it first computes, and
+    has its own team of OpenMP's (``lazy_init_num_threads`` in aten/src/ATen/Parallel.h).
+
+    Raises:
+        UsageFailed: when the streams cannot share the threads evenly.
+    """
     import torch
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return torch.get_num_threads()
+    streams = options.streams if device.kind == "cpu" else 1
+    if options.threads is not None or streams > 1:
+        torch.set_num_threads(share_of(options.threads or torch.get_num_threads(), streams))
+    return torch.get_num_threads() * streams
 
 
 class EagerRuntime:
@@ -158,22 +196,29 @@ class EagerRuntime:
                 f"eager PyTorch runs the reference weights, and they do not take {artefact.spec.contract!r}",
                 expected="a spec with pixel_values: the preprocessing is done outside",
             )
-        threads = set_threads(options.threads)
+        threads = set_threads(options, device)
         dtype = eager_dtype(artefact.precision)
         build = _module if isinstance(artefact.config, ModuleConfig) else _vit
         model = build(artefact, device, dtype)
-        return TorchSession(artefact, model, device, _facts(model, artefact, device, threads))
+        facts = replace(_facts(model, artefact, device, threads), streams=options.streams)
+        return TorchSession(artefact, model, device, facts)
 
 
 def _vit(artefact: Artefact, device: Device, dtype: torch.dtype) -> torch.nn.Module:
+    """Our ViT, made for the image size that the artefact's spec has, as ``vit-deploy export`` makes it."""
     import torch
 
     from vit_deploy.model.vit import ViT
+    from vit_deploy.weights.resize import at_size
     from vit_deploy.weights.safetensors_file import read_safetensors
 
-    with torch.device("meta"):
-        model = ViT(artefact.config, outputs=artefact.spec.output_names)  # type: ignore[arg-type]
+    config: Any = artefact.config
     weights = read_safetensors(artefact.path)
+    height, width = artefact.spec.inputs[0].shape[2:]
+    if isinstance(height, int) and isinstance(width, int) and (height, width) != config.image_size:
+        config, weights = at_size(config, weights, (height, width))
+    with torch.device("meta"):
+        model = ViT(config, outputs=artefact.spec.output_names)  # type: ignore[arg-type]
     state = {name: tensor.read().to(str(device), dtype) for name, tensor in weights.items()}
     try:
         model.load_state_dict(state, assign=True)

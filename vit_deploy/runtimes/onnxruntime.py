@@ -6,15 +6,17 @@ to another provider with no more than a log line.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vit_deploy.environment import package_version, usable_cores
 from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
 from vit_deploy.facts import Availability, Device, RuntimeFacts
 from vit_deploy.protocols import BaseSession
+from vit_deploy.runtimes._streams import share_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from vit_deploy.graph.layers import LayerCensus
     from vit_deploy.protocols import Arrays, Artefact, SessionOptions, Step
@@ -44,13 +46,23 @@ class OnnxRuntimeStep:
 
 
 class OnnxRuntimeSession(BaseSession):
-    """An ONNX file opened by ONNX Runtime."""
+    """An ONNX file opened by ONNX Runtime.
 
-    def __init__(self, artefact: Artefact, session: Any, device: Device, facts: RuntimeFacts) -> None:
+    Args:
+        artefact: what was opened.
+        sessions: ONNX Runtime's own: one that all streams share, or one for each; steps take them in turn.
+        device: where they run.
+        facts: what they say of themselves.
+    """
+
+    def __init__(
+        self, artefact: Artefact, sessions: Sequence[Any], device: Device, facts: RuntimeFacts
+    ) -> None:
         super().__init__(artefact)
-        self.session = session
+        self.session = sessions[0]
         self.device = device
         self.facts = facts
+        self._turns = itertools.cycle(sessions)
 
     def _run(self, inputs: Arrays) -> Arrays:
         names = [output.name for output in self.session.get_outputs()]
@@ -65,7 +77,8 @@ class OnnxRuntimeSession(BaseSession):
         import numpy as np
         import onnxruntime as ort
 
-        binding = self.session.io_binding()
+        session = next(self._turns)
+        binding = session.io_binding()
         for name, array in inputs.items():
             value = ort.OrtValue.ortvalue_from_numpy(array, self.device.kind, self.device.index)
             binding.bind_ortvalue_input(name, value)
@@ -76,11 +89,12 @@ class OnnxRuntimeSession(BaseSession):
                 list(spec.at(free)), np.dtype(spec.dtype), self.device.kind, self.device.index
             )
             binding.bind_ortvalue_output(spec.name, value)
-        return OnnxRuntimeStep(self.session, binding)
+        return OnnxRuntimeStep(session, binding)
 
     def close(self) -> None:
-        """Release the session and its memory."""
+        """Release the sessions and their memory."""
         self.session = None
+        self._turns = itertools.cycle(())
 
 
 class OnnxRuntimeRuntime:
@@ -127,19 +141,34 @@ class OnnxRuntimeRuntime:
             )
         import onnxruntime as ort
 
-        threads = options.threads or usable_cores()
+        on_cpu = device.kind == "cpu"
+        share = share_of(options.threads or usable_cores(), options.streams if on_cpu else 1)
         try:
-            session = ort.InferenceSession(
-                str(artefact.path),
-                _session_options(threads, options),
-                providers=[(PROVIDERS[device.kind], _provider_options(device, options))],
-            )
+            sessions = [
+                ort.InferenceSession(
+                    str(artefact.path),
+                    _session_options(share, options),
+                    providers=[(PROVIDERS[device.kind], _provider_options(device, options))],
+                )
+                for _ in range(_sessions_needed(share, options.streams, on_cpu=on_cpu))
+            ]
+        except UsageFailed:
+            raise
         except Exception as error:  # ONNX Runtime's exceptions have no common root but Exception
             raise RunFailed(
                 f"ONNX Runtime refuses {artefact.path.name!r}: {error}", next_command="vit-deploy doctor"
             ) from error
-        facts = _facts(session, artefact, device, options)
-        return OnnxRuntimeSession(artefact, session, device, facts)
+        facts = _facts(sessions, artefact, device, options)
+        return OnnxRuntimeSession(artefact, sessions, device, facts)
+
+
+def _sessions_needed(share: int, streams: int, *, on_cpu: bool) -> int:
+    """How many sessions give each stream its share of the threads, or its own CUDA stream.
+
+    A session of one thread has no pool: what calls it computes, and any number may. A larger one lends its
+    pool to whoever calls, so that two inferences in it would have one share between them.
+    """
+    return 1 if on_cpu and share == 1 else streams
 
 
 def _session_options(threads: int, options: SessionOptions) -> Any:
@@ -170,8 +199,10 @@ def _provider_options(device: Device, options: SessionOptions) -> dict[str, str]
     }
 
 
-def _facts(session: Any, artefact: Artefact, device: Device, options: SessionOptions) -> RuntimeFacts:
-    """What the session says of itself, with the dtype that the file carries.
+def _facts(
+    sessions: Sequence[Any], artefact: Artefact, device: Device, options: SessionOptions
+) -> RuntimeFacts:
+    """What the sessions, which are alike, say of themselves, with the dtype that the file carries.
 
     Raises:
         RunFailed: when it stands on another provider than the one asked for, or the file carries
@@ -182,7 +213,7 @@ def _facts(session: Any, artefact: Artefact, device: Device, options: SessionOpt
     from vit_deploy.graph.layers import count_layers
     from vit_deploy.graph.scan import count_weights, skeleton_of
 
-    wanted = PROVIDERS[device.kind]
+    session, wanted = sessions[0], PROVIDERS[device.kind]
     placement = _placement(session, wanted)
     census = count_weights(artefact.path)
     layers = count_layers(skeleton_of(artefact.path))
@@ -203,11 +234,13 @@ def _facts(session: Any, artefact: Artefact, device: Device, options: SessionOpt
         precision="fp32" if on_cpu and artefact.precision == "fp16" else artefact.precision,
         dtypes=_on_the_cpu(layers.dtypes) if on_cpu else layers.dtypes,
         fused_attention=_fused_attention(session, artefact, layers),
-        threads=read_back.intra_op_num_threads if on_cpu else None,
+        threads=read_back.intra_op_num_threads * options.streams if on_cpu else None,
+        streams=options.streams,
         placement=placement,
         tf32=None if on_cpu else settings.get("use_tf32", "1") == "1",
         details={
             "spinning": options.spin,
+            "sessions": len(sessions),
             "graph_optimisation": str(read_back.graph_optimization_level).rpartition(".")[2],
             "shape_nodes": {name: count for name, count in placement.items() if name != wanted},
         },

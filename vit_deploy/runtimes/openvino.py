@@ -15,6 +15,7 @@ from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
 from vit_deploy.facts import Availability, Device, RuntimeFacts
 from vit_deploy.protocols import BaseSession
 from vit_deploy.runtimes._openvino_layers import count_layers, operators_by_name
+from vit_deploy.runtimes._streams import share_of
 
 if TYPE_CHECKING:
     from vit_deploy.protocols import Arrays, Artefact, SessionOptions, Step
@@ -161,10 +162,12 @@ class OpenVinoRuntime:
         openvino = load()
         core = openvino.Core()
         hint = self.hint or _hint(core, artefact.precision)
+        threads = options.threads or usable_cores()
+        share_of(threads, options.streams)
         try:
             model = core.read_model(artefact.path)
             names = operators_by_name(model)
-            compiled = core.compile_model(model, "CPU", _settings(hint, options.threads or usable_cores()))
+            compiled = core.compile_model(model, "CPU", _settings(hint, threads, options.streams))
         except RuntimeError as error:
             raise RunFailed(
                 f"OpenVINO refuses {artefact.path.name!r}: {_first_line(error)}",
@@ -194,12 +197,14 @@ def _hint(core: Any, precision: Precision) -> str:
     return asked if able else "f32"
 
 
-def _settings(hint: str, threads: int) -> dict[str, Any]:
-    """One inference at a time, on that many threads, which are not bound to cores: neighbours use them, too."""
+def _settings(hint: str, threads: int, streams: int) -> dict[str, Any]:
+    """So many inferences at a time, on that many threads in all, which are not bound to cores: neighbours use
+    them, too. The number of streams overrides what the hint would make it.
+    """
     return {
         "INFERENCE_PRECISION_HINT": hint,
         "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
+        "NUM_STREAMS": streams,
         "ENABLE_CPU_PINNING": False,
         "PERFORMANCE_HINT": "LATENCY",
     }
@@ -236,6 +241,7 @@ def _facts(compiled: Any, artefact: Artefact, device: Device, hint: str, layers:
         device=str(device),
         precision=computed,
         threads=int(compiled.get_property("INFERENCE_NUM_THREADS")),
+        streams=int(compiled.get_property("NUM_STREAMS")),
         placement=dict.fromkeys(compiled.get_property("EXECUTION_DEVICES"), layers.nodes),
         dtypes=layers.dtypes,
         fused_attention={
@@ -245,7 +251,6 @@ def _facts(compiled: Any, artefact: Artefact, device: Device, hint: str, layers:
         precision_hint=told,
         details={
             "attention_kernels": layers.attention_kernels,
-            "streams": int(compiled.get_property("NUM_STREAMS")),
             "cpu_pinning": bool(compiled.get_property("ENABLE_CPU_PINNING")),
         },
     )

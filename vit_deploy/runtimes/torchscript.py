@@ -9,6 +9,7 @@ import functools
 import sys
 import warnings
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vit_deploy.errors import BackendMissing, RunFailed
@@ -65,7 +66,7 @@ class TorchScriptRuntime:
             raise BackendMissing(found.reason, next_command=found.mend)
         require_device(device)
         refuse_cuda_graph(self.name, options)
-        threads = set_threads(options.threads)
+        threads = set_threads(options, device)
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=r".*torch\.jit", category=DeprecationWarning)
@@ -76,7 +77,7 @@ class TorchScriptRuntime:
                 expected="an archive that `vit-deploy export --format torchscript` wrote",
                 next_command="vit-deploy export --format torchscript",
             ) from error
-        facts = _facts(module, artefact, device, threads)
+        facts = replace(_facts(module, artefact, device, threads), streams=options.streams)
         call = module if options.optimise else functools.partial(_run_as_written, module)
         return TorchSession(artefact, call, device, facts)
 
