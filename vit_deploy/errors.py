@@ -77,6 +77,10 @@ class BackendDied(RunFailed):
     """A backend crashed, or never came back and was killed (exit 1): what it ran must not be run again."""
 
 
+class BudgetUnmet(VitDeployError):
+    """Nothing that was measured holds the budget that a tuning was given (exit 1)."""
+
+
 class ParityFailed(VitDeployError):
     """An artefact is not equal to eager PyTorch by the parity criterion (exit 3)."""
 

@@ -7,11 +7,14 @@ import os
 from typing import TYPE_CHECKING
 
 from vit_deploy.bundle.folder import ARTEFACTS
-from vit_deploy.bundle.manifest import FileRecord
+from vit_deploy.bundle.manifest import MANIFEST_NAME, FileRecord
 from vit_deploy.weights.hashes import sha256_of
+from vit_deploy.weights.tensors import sync_file
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from vit_deploy.bundle.manifest import Manifest
 
 
 def record_of(folder: Path, name: str) -> FileRecord:
@@ -62,3 +65,19 @@ def publish(bundle: Path, folder: Path, name: str, files: list[FileRecord]) -> s
     folder.rename(bundle / directory)
     sync_directory(bundle / ARTEFACTS)
     return directory
+
+
+def replace_manifest(bundle: Path, staging: Path, manifest: Manifest) -> None:
+    """Make ``manifest`` the bundle's: a reader sees the old one or this one, whole.
+
+    Args:
+        bundle: the bundle's own folder, locked by the caller.
+        staging: a folder inside it.
+        manifest: what it says from now on; every file that it names is flushed already.
+    """
+    staged = staging / MANIFEST_NAME
+    with staged.open("wb") as file:
+        file.write(manifest.to_json().encode())
+        sync_file(file)
+    staged.replace(bundle / MANIFEST_NAME)
+    sync_directory(bundle)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vit_deploy import __version__
-from vit_deploy.bundle.durable import is_whole, publish, record_of, sync_directory
+from vit_deploy.bundle.durable import is_whole, publish, record_of, replace_manifest
 from vit_deploy.bundle.folder import (
     LOCK_NAME,
     STAGING,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from vit_deploy.bundle.default import DefaultRecord
     from vit_deploy.facts import Verdict
     from vit_deploy.spec import Precision
     from vit_deploy.weights.imported import Model
@@ -107,6 +108,8 @@ class BundleEditor:
     Attributes:
         proof: the proof of import that the manifest shall keep from the next artefact on; one that it
             has already stays where this is ``None``.
+        dropped_default: the tuned default that an accepted artefact took out of the manifest, as it was
+            found with the artefact that this one replaced.
     """
 
     def __init__(self, path: Path, model: Model) -> None:
@@ -117,6 +120,7 @@ class BundleEditor:
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[FileRecord] | None = None
         self.proof: ProofRecord | None = None
+        self.dropped_default: DefaultRecord | None = None
 
     def begin(self) -> None:
         """Clear what an interrupted run left, and begin to write the reference weights if they are new.
@@ -285,13 +289,12 @@ class BundleEditor:
         if self.proof is not None:
             model = model.model_copy(update={"proof": self.proof})
         artefacts = {**(old.artefacts if old else {}), record.name: record}
-        manifest = Manifest(generator={"vit-deploy": __version__}, model=model, artefacts=artefacts)
-        staged = self._staging / MANIFEST_NAME
-        with staged.open("wb") as file:
-            file.write(manifest.to_json().encode())
-            sync_file(file)
-        staged.replace(self.path / MANIFEST_NAME)
-        sync_directory(self.path)
+        default = old.default if old else None
+        if default is not None and default.artefact == record.name:
+            self.dropped_default, default = default, None
+        generator = {"vit-deploy": __version__}
+        manifest = Manifest(generator=generator, model=model, artefacts=artefacts, default=default)
+        replace_manifest(self.path, self._staging, manifest)
         self._manifest = manifest
 
     def finish(self) -> None:

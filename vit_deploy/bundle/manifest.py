@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vit_deploy.bundle.default import DefaultRecord  # noqa: TC001 - pydantic reads it
 from vit_deploy.errors import HostileInput, UsageFailed
 from vit_deploy.facts import Verdict
 from vit_deploy.spec import MAX_BATCH, BatchRange, Contract, IOSpec, Precision, SizeRange, TensorSpec
@@ -210,6 +211,7 @@ class Manifest(_Record):
     generator: dict[str, str] = {}
     model: ModelRecord
     artefacts: dict[str, ArtefactRecord] = {}
+    default: DefaultRecord | None = None
 
     @model_validator(mode="after")
     def _names_agree(self) -> Manifest:
@@ -220,7 +222,8 @@ class Manifest(_Record):
 
     def to_json(self) -> str:
         """The text of ``manifest.json``; the same manifest gives the same text."""
-        data = self.model_dump(mode="json")
+        # A bundle that was never tuned has no such word in it, as it had before there were defaults.
+        data = self.model_dump(mode="json", exclude=None if self.default else {"default"})
         return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod

@@ -13,6 +13,7 @@ COMMANDS = {
     "export": "Export a model to one or more formats, each proven equal to eager PyTorch.",
     "verify": "Check the artefacts of a bundle against eager PyTorch.",
     "bench": "Measure latency and throughput, each case in a process of its own.",
+    "tune": "Find the fastest way to run a bundle here, and make it the default of predict.",
     "predict": "Classify images with an artefact of a bundle.",
     "inspect": "Show a model's layers, or what a bundle holds.",
     "models": "List the named architectures.",

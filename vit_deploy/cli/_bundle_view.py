@@ -49,6 +49,7 @@ def _bundle_json(bundle: Bundle, problems: dict[str, str]) -> dict[str, Any]:
         "weights": {**record.weights.model_dump(), "intact": not problems[""]},
         "proof": record.proof.model_dump() if record.proof else None,
         "artefacts": [_artefact_json(entry, not problems[name]) for name, entry in bundle.records.items()],
+        "default": _default_json(bundle),
     }
 
 
@@ -72,6 +73,7 @@ def _print_bundle(bundle: Bundle, problems: dict[str, str]) -> None:
     proof = bundle_proof(bundle)
     if proof is not None:
         click.echo(f"proof    {describe_proof(proof)}")
+    _print_default(bundle)
     click.echo()
     print_table(
         ["artefact", "size>", "parity", "p95>", "worst>", "batch", "files", "made with"],
@@ -86,6 +88,29 @@ def _print_bundle(bundle: Bundle, problems: dict[str, str]) -> None:
             note(f"{name}: {facts}")
         if entry.parity.reason:
             note(f"{name}: {entry.parity.verdict().word}: {entry.parity.reason}")
+
+
+def _print_default(bundle: Bundle) -> None:
+    default = bundle.manifest.default
+    if default is None:
+        return
+    figures = default.figures
+    peak = f", {human_bytes(figures.peak_rss_bytes)} at the peak" if figures.peak_rss_bytes else ""
+    click.echo(f"default  {default}, tuned for {default.objective}")
+    click.echo(
+        f"         {figures.p50_ms:g} ms, {figures.images_per_s:g} images/s{peak}, on {default.environment}"
+    )
+    objection = default.objection(bundle.records)
+    if objection:
+        click.echo(f"         not used: {objection}")
+
+
+def _default_json(bundle: Bundle) -> dict[str, Any] | None:
+    """The tuned default, and why it is not used where it cannot be."""
+    default = bundle.manifest.default
+    if default is None:
+        return None
+    return {**default.model_dump(), "objection": default.objection(bundle.records)}
 
 
 def _is_plain(value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.cli._output import human_bytes, print_json, print_notes, print_table
+from vit_deploy.cli._output import human_bytes, note, print_json, print_notes, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def report(outcomes: Sequence[Outcome], target: Path, *, as_json: bool, proof: Proof | None = None) -> None:
-    """The outcomes as one JSON document, or as a table."""
+    """The outcomes as one JSON document, or as a table; their notes on stderr."""
+    for entry in outcomes:
+        for line in entry.notes:
+            note(line)
     if as_json:
         artefacts = [outcome_json(entry) for entry in outcomes]
         proved = proof.to_dict() if proof else None

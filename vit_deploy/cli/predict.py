@@ -33,12 +33,17 @@ _FED: dict[Contract, str] = {
     "--backend",
     default="",
     metavar="NAME",
-    help="What runs it: ort, torchscript, trt, eager.  [default: the first this machine can run]",
+    help="What runs it: ort, torchscript, trt, eager.  [default: as tuned, or the first this machine can run]",
 )
 @click.option(
     "--artefact", default="", metavar="NAME", help="Which artefact, such as onnx-fp32 or onnx-fp32-uint8."
 )
 @click.option("--device", default="", metavar="NAME", help="cpu, cuda or cuda:1.  [default: the best there is]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="CPU threads.  [default: as tuned, or the backend's own]",
+)
 @click.option("--top-k", default=5, show_default=True, type=click.IntRange(min=1), help="Guesses per image.")
 @code_options
 @json_option
@@ -48,6 +53,7 @@ def command(
     backend: str,
     artefact: str,
     device: str,
+    threads: int | None,
     top_k: int,
     model: str,
     trust_code: bool,
@@ -55,6 +61,7 @@ def command(
 ) -> None:
     """Classify each IMAGE with an artefact of BUNDLE.
 
+    With neither --artefact nor --backend it is run as `vit-deploy tune` found best, if it was tuned.
     The checkpoint's own preprocessing and labels are used; what of the preprocessing the artefact does
     itself is left to it. An image that cannot be read is reported,
     the others are still classified, and the command ends with exit code 6.
@@ -66,6 +73,10 @@ def command(
     opened = Bundle.open(bundle)
     code = named_code(opened, model, trust_code)
     choice = replace(choose(opened, backend=backend, artefact=artefact, device=device), code=code)
+    for line in choice.notes:
+        note(line)
+    if threads is not None:
+        choice = replace(choice, threads=_threads(threads, choice))
     if not choice.verified:
         warn(f"{choice.name} was never verified; run: vit-deploy verify {shlex.quote(str(bundle))}")
     top_k = _clamp(top_k, opened)
@@ -73,6 +84,22 @@ def command(
     _print(predictions, choice, as_json)
     _refuse_unreadable(predictions)
     next_step(f"vit-deploy bench {shlex.quote(str(bundle))} --backend eager,{choice.runtime.name}")
+
+
+def _threads(threads: int, choice: Choice) -> int:
+    """The threads that the user asks for.
+
+    Raises:
+        UsageFailed: on a device that has none, or for more than there are cores.
+    """
+    from vit_deploy.environment import usable_cores
+    from vit_deploy.errors import UsageFailed
+
+    if choice.device.kind != "cpu":
+        raise UsageFailed(f"--threads {threads} means nothing on {choice.device}", expected="a CPU")
+    if threads > usable_cores():
+        raise UsageFailed(f"--threads is {threads}", expected=f"at most {usable_cores()}, the usable cores")
+    return threads
 
 
 def _clamp(top_k: int, bundle: Bundle) -> int:

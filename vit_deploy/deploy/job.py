@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ class Outcome:
         error: why it was not accepted.
         export_s: seconds the export took.
         verify_s: seconds the verification took.
+        notes: what else the user must know.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Outcome:
     error: VitDeployError | None = None
     export_s: float = 0.0
     verify_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -98,7 +101,15 @@ class Job:
             error=error,
             export_s=exported_at - started,
             verify_s=judged_at - exported_at,
+            notes=self._notes(),
         )
+
+    def _notes(self) -> tuple[str, ...]:
+        default, self.editor.dropped_default = self.editor.dropped_default, None
+        if default is None:
+            return ()
+        told = f"the tuned default ({default}) is dropped, as {default.artefact} was exported anew"
+        return (f"{told}; run: vit-deploy tune {shlex.quote(str(self.editor.path))}",)
 
     def _judge(self, candidate: Artefact) -> Judged:
         requirements = self.required.get(candidate.format, ())

@@ -98,6 +98,13 @@ def classify(
 
     A picture that cannot be read gives a prediction with its error; the others are not disturbed.
 
+    Args:
+        bundle: what the choice was made from.
+        files: the pictures.
+        choice: what is run; its threads and batch size hold unless ``options`` are given.
+        top_k: guesses for each.
+        options: of the session.
+
     Raises:
         UsageFailed: when the model has no logits.
         HostileInput: when a file of the bundle was changed.
@@ -105,8 +112,9 @@ def classify(
     """
     artefact = _open_artefact(bundle, choice)
     scored = scores_output(artefact)
-    largest = artefact.spec.batch.maximum
-    with choice.runtime.open(artefact, choice.device, options or SessionOptions()) as session:
+    largest = min(choice.batch_size or artefact.spec.batch.maximum, artefact.spec.batch.maximum)
+    told = options or SessionOptions(threads=choice.threads)
+    with choice.runtime.open(artefact, choice.device, told) as session:
         for start in range(0, len(files), largest):
             batch = files[start : start + largest]
             yield from _classify_batch(bundle, session, artefact, batch, scored, top_k)

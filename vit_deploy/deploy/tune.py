@@ -1,0 +1,315 @@
+"""Find the way to run a bundle that is best on this machine, among its proven artefacts.
+
+The search measures with :mod:`vit_deploy.bench`: worker processes that take turns, medians with intervals,
+ratios paired round by round. What it finds holds for this machine, this load and these versions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from vit_deploy.bench.coordinator import run_bench
+from vit_deploy.bench.result import BenchResult
+from vit_deploy.deploy.tuning.decision import Decision, decide
+from vit_deploy.deploy.tuning.grid import Wish, candidates_of
+from vit_deploy.deploy.tuning.race import (
+    FINAL_ROUNDS,
+    FINALISTS,
+    FIRST_DURATION_S,
+    LONGEST_FINAL_S,
+    Race,
+    Trial,
+)
+from vit_deploy.errors import BudgetUnmet, RunFailed, UsageFailed
+from vit_deploy.protocols import Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vit_deploy.bench.result import Row
+    from vit_deploy.bundle.default import DefaultRecord, Objective
+    from vit_deploy.bundle.reader import Bundle
+    from vit_deploy.deploy.tuning.budget import Limit
+    from vit_deploy.deploy.tuning.grid import Candidate, LeftOut
+    from vit_deploy.deploy.tuning.race import Measure
+    from vit_deploy.protocols import Progress
+
+DEFAULT_TIME_S = 120.0
+
+LARGEST_HEAT = 6
+WORKER_BYTES = 500_000_000
+"""What a worker takes beside its artefact: Python, PyTorch or another library, activations."""
+FOLD = 4
+"""How many times its files' bytes an opened artefact takes at most, for all that was seen."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a search found.
+
+    Attributes:
+        objective: what was to be best.
+        budget: what the winner had to hold.
+        trials: everything that was tried, the best first.
+        left_out: what was not tried, and why.
+        decision: who won and why; ``None`` where nothing holds the budget.
+        disturbed: what other processes did meanwhile.
+        result: the last row of each trial, as a result of :func:`vit_deploy.bench.run_bench`.
+    """
+
+    objective: Objective
+    budget: tuple[Limit, ...]
+    trials: tuple[Trial, ...]
+    left_out: tuple[LeftOut, ...]
+    decision: Decision | None
+    disturbed: tuple[str, ...]
+    result: BenchResult
+
+    @property
+    def front(self) -> tuple[str, ...]:
+        """The keys of those that no other beats in latency, throughput and memory at once.
+
+        By point estimates, from the longest run of each.
+        """
+        rows = [entry.row for entry in self.trials if entry.row is not None and entry.row.ok]
+        return tuple(row.key for row in rows if not any(_beats(other, row) for other in rows))
+
+    @property
+    def best(self) -> Trial | None:
+        """The winner; where nothing holds the budget, the best of what was measured."""
+        measured = (entry for entry in self.trials if entry.measured)
+        return self.decision.winner if self.decision else next(measured, None)
+
+    def require_winner(self) -> Decision:
+        """The decision.
+
+        Raises:
+            BudgetUnmet: when nothing holds the budget, naming the best that was.
+        """
+        if self.decision is not None:
+            return self.decision
+        best = self.best
+        asked = ", ".join(limit.text for limit in self.budget)
+        if best is None or best.row is None:
+            raise BudgetUnmet(f"nothing was measured that could hold {asked}")
+        has = ", ".join(f"{limit.metric} {_figure(limit, best.row)}" for limit in self.budget)
+        raise BudgetUnmet(
+            f"nothing that was measured holds the budget; the best was {best.case.key} with {has}",
+            expected=asked,
+            next_command="tune with another --budget, with --time for longer runs, or export in other formats "
+            "and precisions",
+        )
+
+
+def tune(
+    bundle: Bundle,
+    objective: Objective = "latency",
+    *,
+    budget: Sequence[Limit] = (),
+    time_s: float = DEFAULT_TIME_S,
+    wish: Wish | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    measure: Measure = run_bench,
+) -> Tuning:
+    """Search among the artefacts that passed parity; nothing is written.
+
+    Args:
+        bundle: what is tuned.
+        objective: ``latency``, the median time of an inference at batch 1; ``throughput``, images per
+            second; ``memory``, the peak of a process that serves it.
+        budget: what the winner must hold, as :func:`vit_deploy.deploy.tuning.budget.parse_budget` reads it.
+        time_s: seconds that the search may take; a run under way is not cut short.
+        wish: what the search is restricted to.
+        seed: of the order in which workers take turns.
+        progress: told how far it is.
+        measure: what measures; :func:`vit_deploy.bench.run_bench` but for tests.
+
+    Raises:
+        UsageFailed: when there is nothing to try.
+        HostileInput: when a file was changed.
+        RunFailed: when everything that was tried failed.
+        KeyboardInterrupt: when the user stopped it.
+    """
+    cases, left_out = candidates_of(bundle, objective, wish)
+    if not cases:
+        raise _nothing_to_try(bundle, left_out)
+    trials = [Trial(case) for case in cases]
+    heat = _side_by_side(bundle, cases)
+    race = Race(trials, objective, budget, time_s, seed, heat, measure, progress or Silent())
+    race.run()
+    holding = _final(race)
+    decision = decide(holding, objective) if holding else None
+    _tell_apart(holding, decision, objective)
+    if not any(entry.measured for entry in trials):
+        raise _all_failed(trials)
+    ranked = sorted(trials, key=lambda entry: (entry is not (decision and decision.winner), race.rank(entry)))
+    rows = tuple(_alone(entry.row) for entry in ranked if entry.row is not None)
+    settings = race.last.settings if race.last else {}
+    result = BenchResult(rows, (), settings)
+    return Tuning(
+        objective, tuple(budget), tuple(ranked), tuple(left_out), decision, tuple(race.disturbed), result
+    )
+
+
+def default_record(tuning: Tuning) -> DefaultRecord:
+    """The winner as a bundle's manifest keeps it.
+
+    Raises:
+        BudgetUnmet: when there is none.
+    """
+    from vit_deploy import __version__
+    from vit_deploy.bundle.default import DefaultRecord, FiguresRecord, MachineRecord
+
+    winner = tuning.require_winner().winner
+    case, row = winner.case, winner.row
+    if row is None or row.p50_ms is None or row.images_per_s is None:
+        raise RunFailed(f"{case.key} won and has no figures")
+    backend = str((row.facts or {}).get("version", ""))
+    return DefaultRecord(
+        artefact=case.artefact,
+        files=dict(case.files),
+        backend=case.backend,
+        device=case.device,
+        threads=case.threads,
+        streams=case.streams,
+        batch_size=case.batch_size,
+        objective=tuning.objective,
+        budget=[limit.text for limit in tuning.budget],
+        environment=MachineRecord.here(case.device),
+        figures=FiguresRecord(
+            p50_ms=_four_digits(row.p50_ms),
+            images_per_s=_four_digits(row.images_per_s),
+            peak_rss_bytes=row.peak_rss_bytes,
+        ),
+        measured_with={"vit-deploy": __version__, **({case.backend: backend} if backend else {})},
+    )
+
+
+def _final(race: Race) -> list[Trial]:
+    """The last runs, longer ones, until some of the finalists hold the budget; those that do."""
+    pool = _pool(race)
+    while pool:
+        group, pool = pool[:FINALISTS], pool[FINALISTS:]
+        race.progress.phase(f"final: {len(group)} candidates")
+        each = race.left_s / len(group) - race.overhead_s
+        duration = min(LONGEST_FINAL_S, max(2 * FIRST_DURATION_S, each / 2))
+        for entry in group:
+            entry.status, entry.why = "in the race", ""
+        holding = [entry for entry in race.heat_of(group, duration, FINAL_ROUNDS) if _holds(entry, race.budget)]
+        if holding:
+            for entry in pool:
+                if entry.status == "in the race":
+                    entry.leave(
+                        "no time", "it was behind the finalists, and there was no time to be sure of it"
+                    )
+            return holding
+        if race.left_s <= 0:
+            break
+    return []
+
+
+def _pool(race: Race) -> list[Trial]:
+    """Who may come into the final, the best first: the survivors, then those that were only slower.
+
+    Those come in where fewer than two are left, and where no survivor holds the budget.
+    """
+    others = [entry for entry in race.trials if entry.status in ("worse", "no time") and entry.measured]
+    survivors = [entry for entry in race.standing() if entry.measured]
+    others.sort(key=race.rank)
+    few = max(0, 2 - len(survivors))
+    return [*survivors, *others] if race.budget else [*survivors, *others[:few]]
+
+
+def _holds(trial: Trial, budget: Sequence[Limit]) -> bool:
+    """Whether a finalist holds the budget; one that does not leaves the race with the reason."""
+    row = trial.row
+    if row is None or not row.ok:
+        return False
+    found = [(limit, limit.holds(row)) for limit in budget]
+    broken = [f"{limit.metric} is {_figure(limit, row)}" for limit, word in found if word != "holds"]
+    if broken:
+        trial.leave("over budget", "; ".join(broken))
+    return not broken
+
+
+def _figure(limit: Limit, row: Row) -> str:
+    """A row's figure in the words of a limit."""
+    figure = limit.figure(row)
+    if figure is None:
+        return f"not known from {len(row.samples_ns)} samples (give --time more)"
+    if limit.metric == "memory":
+        return f"{figure / 1e6:.0f} MB"
+    return f"{figure:.4g}" if limit.is_floor else f"{figure:.4g} ms"
+
+
+def _tell_apart(holding: Sequence[Trial], decision: Decision | None, objective: Objective) -> None:
+    """What became of each finalist."""
+    from vit_deploy.deploy.tuning.score import UNITS, ratio_of
+
+    if decision is None or decision.winner.row is None:
+        return
+    decision.winner.status, decision.winner.why = "winner", decision.sentence
+    for entry in holding:
+        if entry is decision.winner or entry.row is None:
+            continue
+        ratio = ratio_of(entry.row, decision.winner.row, objective)
+        words = f"{ratio.in_words} {UNITS[objective]} of {decision.winner.case.key}" if ratio else ""
+        entry.leave("worse" if ratio and ratio.low > 1 else "no difference", words)
+
+
+def _side_by_side(bundle: Bundle, cases: Sequence[Candidate]) -> int:
+    """How many workers fit into the memory that is free, two at least."""
+    import psutil
+
+    largest = max(bundle.records[case.artefact].nbytes for case in cases)
+    room = psutil.virtual_memory().available // (WORKER_BYTES + FOLD * largest)
+    return max(2, min(LARGEST_HEAT, int(room)))
+
+
+def _beats(row: Row, other: Row) -> bool:
+    mine, theirs = _point(row), _point(other)
+    return all(one <= two for one, two in zip(mine, theirs, strict=True)) and mine != theirs
+
+
+def _point(row: Row) -> tuple[float, float, float]:
+    return row.p50_ms or float("inf"), -(row.images_per_s or 0.0), row.peak_rss_bytes or float("inf")
+
+
+def _alone(row: Row) -> Row:
+    """A row without its ratios: the rows of a search were not all measured beside one baseline."""
+    none: dict[str, Any] = dict.fromkeys(
+        (
+            "ratio",
+            "ratio_interval",
+            "throughput_ratio",
+            "throughput_ratio_interval",
+            "baseline",
+            "baseline_key",
+        )
+    )
+    return replace(row, **none)
+
+
+def _four_digits(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _nothing_to_try(bundle: Bundle, left_out: Sequence[LeftOut]) -> UsageFailed:
+    reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in left_out)
+    mends = [entry.mend for entry in left_out if entry.mend]
+    return UsageFailed(
+        f"there is nothing to tune in the bundle at {str(bundle.path)!r}" + (f": {reasons}" if reasons else ""),
+        expected="an artefact that passed parity, and a backend that opens it here",
+        next_command=mends[0] if mends else f"vit-deploy export -m MODEL --format onnx -o {bundle.path}",
+    )
+
+
+def _all_failed(trials: Sequence[Trial]) -> RunFailed:
+    failed = next((entry for entry in trials if entry.status == "failed"), trials[0])
+    return RunFailed(
+        f"everything that was tried failed; {failed.case.key}: {failed.why}",
+        expected="at least one candidate that runs",
+        next_command="vit-deploy doctor",
+    )
