@@ -24,7 +24,7 @@ def bundle(**artefacts: tuple[str, bool | None]) -> SimpleNamespace:
         )
         for name, (format, passed) in artefacts.items()
     }
-    return SimpleNamespace(records=records, path=Path("b"))
+    return SimpleNamespace(records=records, path=Path("b"), manifest=SimpleNamespace(default=None))
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def tune(
     wish: Wish | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-    measure: Measure = run_bench,
+    measure: Measure | None = None,
 ) -> Tuning:
     """Search among the artefacts that passed parity; nothing is written.
 
@@ -124,7 +124,7 @@ def tune(
         wish: what the search is restricted to.
         seed: of the order in which workers take turns.
         progress: told how far it is.
-        measure: what measures; :func:`vit_deploy.bench.run_bench` but for tests.
+        measure: what measures, with the signature of :func:`vit_deploy.bench.run_bench`, which it is else.
 
     Raises:
         UsageFailed: when there is nothing to try.
@@ -137,7 +137,7 @@ def tune(
         raise _nothing_to_try(bundle, left_out)
     trials = [Trial(case) for case in cases]
     heat = _side_by_side(bundle, cases)
-    race = Race(trials, objective, budget, time_s, seed, heat, measure, progress or Silent())
+    race = Race(trials, objective, budget, time_s, seed, heat, measure or run_bench, progress or Silent())
     race.run()
     holding = _final(race)
     decision = decide(holding, objective) if holding else None
