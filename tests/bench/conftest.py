@@ -30,10 +30,12 @@ def fake_cases(fake_bundle):
     """Make a bundle and the cases that the fake runtime has in it, at batch size 1."""
     from vit_deploy import registry
     from vit_deploy.bench.cases import cases_for
+    from vit_deploy.bench.grid import Grid
     from vit_deploy.facts import Device
 
     def make(batch_sizes=(1,), **artefacts):
         bundle = fake_bundle(**artefacts)
-        return cases_for(bundle, registry.runtime("fake"), Device("cpu"), batch_sizes, 1)
+        grid = Grid(batch_sizes=tuple(batch_sizes), threads=(1,))
+        return cases_for(bundle, registry.runtime("fake"), Device("cpu"), grid)[0]
 
     return make

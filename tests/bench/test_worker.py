@@ -3,11 +3,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import psutil
 import pytest
 
 from vit_deploy.bench.cases import cases_for
+from vit_deploy.bench.grid import Grid
 from vit_deploy.bench.process import CaseFailed, CaseWorker
 from vit_deploy.facts import Device
 from vit_deploy.worker_process import thread_settings, worker_environment
@@ -91,7 +93,8 @@ def test_a_worker_checks_its_files_again(start):
 def test_a_fixed_batch_is_no_other_batch(fake_cases):
     from vit_deploy.spec import BatchRange
 
-    (case,) = fake_cases((2,), batch=BatchRange(4, 4, 4), only={})
+    (fitting,) = fake_cases((4,), batch=BatchRange(4, 4, 4), only={})
+    case = replace(fitting, batch_size=2)
     with CaseWorker(case) as worker, pytest.raises(CaseFailed, match="batch of 4, not of 2"):
         open_case(worker, case)
 
@@ -143,7 +146,8 @@ def test_a_waiting_worker_is_idle(fake_bundle):
     from vit_deploy import registry
 
     bundle = fake_bundle(only={})
-    (case,) = cases_for(bundle, registry.runtime("eager"), Device("cpu"), (2,), 2)
+    grid = Grid(batch_sizes=(2,), threads=(2,))
+    (case,), _ = cases_for(bundle, registry.runtime("eager"), Device("cpu"), grid)
     assert case.artefact == "pytorch-fp32"
     with CaseWorker(case) as worker:
         assert open_case(worker, case)["facts"]["threads"] == 2

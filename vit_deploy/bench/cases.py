@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+import itertools
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from vit_deploy.errors import ParityFailed, RunFailed
+from vit_deploy.bench.subjects import REFERENCE_FORMAT, find_subjects
+from vit_deploy.errors import RunFailed, UsageFailed
 from vit_deploy.facts import Device
+from vit_deploy.model.config import ViTConfig
 from vit_deploy.model.contract import network_is_dynamic
 from vit_deploy.spec import BatchRange, size_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from vit_deploy.bundle.manifest import ArtefactRecord
+    from vit_deploy.bench.grid import Grid
     from vit_deploy.bundle.reader import Bundle
     from vit_deploy.facts import RuntimeFacts
     from vit_deploy.protocols import Artefact, Runtime
@@ -22,9 +25,6 @@ if TYPE_CHECKING:
 Role = Literal["case", "twin", "ceiling"]
 """What a worker measures for: a row of the table; the same artefact again, against itself (A/A); or the
 matrix products that bound all others."""
-
-REFERENCE_FORMAT = "pytorch"
-"""The format of the reference weights, which only the eager runtime opens."""
 
 
 @dataclass(frozen=True)
@@ -104,71 +104,72 @@ class Case:
 
 
 def cases_for(
-    bundle: Bundle,
-    runtime: Runtime,
-    device: Device,
-    batch_sizes: Iterable[int],
-    threads: int,
-    code: str = "",
-) -> list[Case]:
-    """The cases of one backend: each artefact that it opens, at each batch size.
+    bundle: Bundle, runtime: Runtime, device: Device, grid: Grid, code: str = ""
+) -> tuple[list[Case], list[UsageFailed]]:
+    """The cases of one backend: each artefact that it opens and the grid lets in, at each point of it.
 
     Every file is checked against the manifest's hash here, so a tampered bundle is refused
     before anything is measured; a worker checks its own files again when it opens them.
 
+    Returns:
+        The cases, and why an artefact has none at some batch or image size.
+
     Raises:
         HostileInput: when a file is missing or was changed.
         ParityFailed: when the manifest says that an artefact failed.
+        UsageFailed: for threads and streams that do not go together.
     """
-    shared: dict[str, Any] = {
-        "bundle": str(bundle.path),
-        "backend": runtime.name,
-        "device": str(device),
-        "threads": threads,
-    }
-    found: list[dict[str, Any]] = []
-    if REFERENCE_FORMAT in runtime.formats:
-        artefact, weights = reference(bundle, 1), bundle.manifest.model.weights
-        found.append(
-            {
-                "artefact": artefact.name,
-                "format": artefact.format,
-                "precision": artefact.precision,
-                "verified": True,
-                "files": {weights.name: weights.sha256},
-                "code": code,
-            }
-        )
-    records = [record for record in bundle.records.values() if record.format in runtime.formats]
-    found += [_from_record(bundle, record) for record in records]
-    return [Case(**shared, **entry, batch_size=size) for size in batch_sizes for entry in found]
+    lanes, _ = grid.lanes(on_cpu=device.kind == "cpu")
+    shared: dict[str, Any] = {"bundle": str(bundle.path), "backend": runtime.name, "device": str(device)}
+    own = bundle.config.image_size
+    cases: list[Case] = []
+    refused: list[UsageFailed] = []
+    subjects = find_subjects(bundle, runtime.formats, grid)
+    points = itertools.product(dict.fromkeys(grid.batch_sizes), dict.fromkeys(grid.image_sizes or (own,)))
+    for batch_size, size in points:
+        for subject in subjects:
+            try:
+                remarks = subject.check(bundle, batch_size, size)
+            except UsageFailed as error:
+                refused.append(error)
+                continue
+            point = Case(
+                **shared,
+                **subject.described(),
+                batch_size=batch_size,
+                threads=1,
+                image_size=size if any(size) else None,
+                code=code if subject.is_reference else "",
+                remarks=remarks,
+            )
+            cases += [replace(point, **lane._asdict()) for lane in lanes]
+    return cases, refused
 
 
-def _from_record(bundle: Bundle, record: ArtefactRecord) -> dict[str, Any]:
-    if record.parity.passed is False:
-        raise ParityFailed(
-            f"the manifest says that {record.name} is not equal to eager PyTorch: {record.parity.reason}",
-            expected="parity before a time counts",
-            next_command=f"vit-deploy export --format {record.format} again",
-        )
-    artefact = bundle.artefact(record.name)
-    return {
-        "artefact": artefact.name,
-        "format": artefact.format,
-        "precision": artefact.precision,
-        "verified": record.parity.passed is True,
-        "files": {file.name: file.sha256 for file in record.files},
-    }
+def reference(
+    bundle: Bundle,
+    batch_size: int,
+    code: str = "",
+    precision: Precision = "fp32",
+    image_size: tuple[int, int] | None = None,
+) -> Artefact:
+    """The reference weights, with the outputs that the bundle's artefacts have.
 
-
-def reference(bundle: Bundle, batch_size: int, code: str = "") -> Artefact:
-    """The reference weights in fp32, with the outputs that the bundle's artefacts have."""
+    Args:
+        bundle: holds them.
+        batch_size: images in one inference.
+        code: the ``package.module:factory`` that the user has named.
+        precision: the one to compute in.
+        image_size: ``(height, width)``; the model's own when ``None``.
+    """
     records = list(bundle.records.values())
     outputs = tuple(entry.name for entry in records[0].outputs) if records else ()
-    own = bundle.config.io_spec().batch
+    config = bundle.config
+    own = config.io_spec().batch
     batch = own if own.is_fixed else BatchRange(1, batch_size, max(8, batch_size))
-    spec = bundle.config.io_spec(outputs, batch)
-    return bundle.reference(spec, "fp32", code)
+    if image_size is not None and isinstance(config, ViTConfig):
+        config = replace(config, image_size=image_size)
+    return bundle.reference(config.io_spec(outputs, batch), precision, code)
 
 
 def open_artefact(case: Case) -> Artefact:
@@ -182,7 +183,11 @@ def open_artefact(case: Case) -> Artefact:
 
     bundle = Bundle.open(case.bundle)
     eager = case.format == REFERENCE_FORMAT
-    artefact = reference(bundle, case.batch_size, case.code) if eager else bundle.artefact(case.artefact)
+    artefact = (
+        reference(bundle, case.batch_size, case.code, case.precision, case.image_size)
+        if eager
+        else bundle.artefact(case.artefact)
+    )
     fixed = artefact.spec.batch.minimum
     if artefact.spec.batch.is_fixed and fixed != case.batch_size:
         raise RunFailed(
@@ -200,7 +205,9 @@ def free_sizes(artefact: Artefact, case: Case) -> dict[str, int]:
     not (``image``), it is the size that the artefact was made to be fastest at.
     """
     spec = artefact.spec
-    size = case.image_size if network_is_dynamic(spec) else spec.sizes.optimum if spec.sizes else None
+    size = spec.sizes.optimum if spec.sizes else None
+    if network_is_dynamic(spec):
+        size = case.image_size or artefact.config.image_size
     return spec.free_at(case.batch_size, size)
 
 
@@ -208,9 +215,9 @@ def check_facts(facts: RuntimeFacts, case: Case) -> None:
     """Compare what was asked with what the backend says it does.
 
     Raises:
-        RunFailed: for another precision, device or number of threads.
+        RunFailed: for another precision, device, or number of threads or streams.
     """
-    asked = {"precision": case.precision, "device": case.device}
+    asked = {"precision": case.precision, "device": case.device, "streams": str(case.streams)}
     if Device.parse(case.device).kind == "cpu":
         asked["threads"] = str(case.threads)
     for name, want in asked.items():

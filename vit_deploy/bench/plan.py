@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vit_deploy import registry
-from vit_deploy.bench.cases import REFERENCE_FORMAT, cases_for
-from vit_deploy.environment import usable_cores
-from vit_deploy.errors import BackendMissing, UsageFailed
+from vit_deploy.bench.cases import cases_for
+from vit_deploy.bench.subjects import REFERENCE_FORMAT, export_flags
+from vit_deploy.errors import BackendMissing, UsageFailed, unknown_name
 from vit_deploy.facts import Device
 from vit_deploy.model.module_config import ModuleConfig
 from vit_deploy.weights.module import code_not_named
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vit_deploy.bench.cases import Case
+    from vit_deploy.bench.grid import Grid
     from vit_deploy.bundle.reader import Bundle
     from vit_deploy.protocols import Runtime
 
@@ -41,19 +40,23 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A backend that is left out: why, and what mends it."""
+    """What is left out of a backend, or of :data:`ALL`: why, and what mends it."""
 
     backend: str
     reason: str
     mend: str
 
 
-def choose_backends(names: Sequence[str], device: Device | None = None) -> tuple[list[Chosen], list[Skipped]]:
-    """The backends that are meant by ``names``, and those that ``all`` had to leave out.
+def choose_backends(
+    names: Sequence[str], device: Device | None = None, *, required: bool = True
+) -> tuple[list[Chosen], list[Skipped]]:
+    """The backends that are meant by ``names``, and those that had to be left out.
 
     Args:
         names: names or aliases; ``all``, or none at all, means what this machine can run.
         device: where they run; each one's best device when ``None``.
+        required: whether what is named must run here, as it must where the user names it. A suite names
+            what it is made for, wherever it is run: what does not run here is left out.
 
     Raises:
         UsageFailed: for an unknown name.
@@ -69,8 +72,8 @@ def choose_backends(names: Sequence[str], device: Device | None = None) -> tuple
         found = runtime.available(device)
         if found.ok:
             best = device or next(iter(runtime.devices()), Device("cpu"))
-            chosen.append(Chosen(runtime, best, name in named))
-        elif name in named:
+            chosen.append(Chosen(runtime, best, required and name in named))
+        elif required and name in named:
             raise BackendMissing(
                 f"backend {name!r} cannot run here: {found.reason}",
                 expected="a machine that can run it",
@@ -84,44 +87,74 @@ def choose_backends(names: Sequence[str], device: Device | None = None) -> tuple
 
 
 def plan_cases(
-    bundle: Bundle, chosen: Sequence[Chosen], batch_sizes: Sequence[int], threads: int, code: str = ""
+    bundle: Bundle, chosen: Sequence[Chosen], grid: Grid, code: str = ""
 ) -> tuple[list[Case], list[Skipped]]:
-    """The cases of the chosen backends, and the backends for which the bundle holds nothing.
+    """The cases of the chosen backends at each point of a grid, and what had to be left out.
 
     Args:
         bundle: what is measured.
         chosen: the backends.
-        batch_sizes: images in one inference.
-        threads: CPU threads of each worker.
+        grid: batch and image sizes, threads and streams, and which artefacts.
         code: the ``package.module:factory`` that the user has named; eager needs it where the bundle was
             made from one.
 
     Raises:
-        UsageFailed: for a backend that was named and has no artefact in the bundle, or lacks its code.
+        UsageFailed: for a backend that was named and of which nothing is left: the bundle holds no artefact
+            for it, or none that takes these batch and image sizes, or its code is lacking; for more
+            threads than cores; and when nothing is left at all.
         HostileInput: when a file was changed.
+        ParityFailed: when the manifest says that an artefact failed.
     """
+    held = {record.format for record in bundle.records.values()} | {REFERENCE_FORMAT, *registry.formats()}
+    for name in grid.formats:
+        if name not in held:
+            raise unknown_name("format", name, sorted(held), "vit-deploy formats")
     cases: list[Case] = []
-    skipped = []
+    skipped: list[Skipped] = []
+    failures: list[UsageFailed] = []
     for entry in chosen:
-        lacking = _lacks_code(bundle, entry, code)
-        if lacking is not None:
-            if entry.named:
-                raise lacking
-            skipped.append(Skipped(entry.runtime.name, lacking.found, lacking.next_command))
-            continue
-        found = cases_for(bundle, entry.runtime, entry.device, batch_sizes, threads, code)
+        found, refused = _cases_of(bundle, entry, grid, code)
         cases += found
-        if found:
-            continue
-        reason = f"the bundle at {str(bundle.path)!r} holds no artefact that {entry.runtime.name} opens"
-        mend = f"vit-deploy export -m MODEL --format {' or '.join(entry.formats)} -o {str(bundle.path)!r}"
-        if entry.named:
-            held = ", ".join(bundle.records) or "none"
-            raise UsageFailed(
-                reason, expected=f"format {' or '.join(entry.formats)}; it holds {held}", next_command=mend
-            )
-        skipped.append(Skipped(entry.runtime.name, reason, mend))
-    return sorted(cases, key=lambda case: batch_sizes.index(case.batch_size)), skipped
+        failures += refused
+        if refused and not found and entry.named:
+            raise refused[0]
+        skipped += [Skipped(entry.runtime.name, error.found, error.next_command) for error in refused]
+    if not cases and failures:
+        raise failures[0]
+    if any(entry.device.kind == "cpu" for entry in chosen):
+        _, uneven = grid.lanes(on_cpu=True)
+        skipped += [Skipped(ALL, error.found, error.next_command) for error in uneven]
+    # Those that are compared with each other follow one another.
+    sizes = list(dict.fromkeys(case.image_size for case in cases))
+    cases.sort(key=lambda case: (grid.batch_sizes.index(case.batch_size), sizes.index(case.image_size)))
+    return (with_cuda_graphs(cases) if grid.cuda_graph else cases), list(dict.fromkeys(skipped))
+
+
+def _cases_of(bundle: Bundle, entry: Chosen, grid: Grid, code: str) -> tuple[list[Case], list[UsageFailed]]:
+    """The cases of one backend, and why there are none, or not at every point."""
+    lacking = _lacks_code(bundle, entry, code)
+    if lacking is not None:
+        return [], [lacking]
+    found, refused = cases_for(bundle, entry.runtime, entry.device, grid, code)
+    if found or refused:
+        return found, refused
+    filters = _filters(grid)
+    which = f" that {filters} lets in" if filters else ""
+    formats = [name for name in entry.formats if not grid.formats or name in grid.formats]
+    flags = export_flags(formats or entry.formats, grid.precisions, grid.contracts, bundle.path)
+    return [], [
+        UsageFailed(
+            f"the bundle at {str(bundle.path)!r} holds no artefact{which} that {entry.runtime.name} opens",
+            expected=f"format {' or '.join(entry.formats)}; it holds {', '.join(bundle.records) or 'none'}",
+            next_command=" ".join(["vit-deploy export -m MODEL", *flags]),
+        )
+    ]
+
+
+def _filters(grid: Grid) -> str:
+    """The filters as the command line writes them."""
+    told = {"--format": grid.formats, "--dtype": grid.precisions, "--input": grid.contracts}
+    return " ".join(f"{flag} {','.join(names)}" for flag, names in told.items() if names)
 
 
 def _lacks_code(bundle: Bundle, entry: Chosen, code: str) -> UsageFailed | None:
@@ -147,9 +180,3 @@ def with_cuda_graphs(cases: Sequence[Case]) -> list[Case]:
             next_command="leave --cuda-graph out",
         )
     return [replace(case, cuda_graph=can) for case, can in zip(cases, able, strict=True)]
-
-
-def default_threads() -> int:
-    """``OMP_NUM_THREADS`` where the user has set it, else all usable cores."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if re.fullmatch("[1-9][0-9]{0,3}", told) else usable_cores()

@@ -117,13 +117,14 @@ def _with_predictions(row: DemoRow, bundle: Bundle) -> DemoRow:
 def _latencies(bundle: Bundle, seconds: float, progress: Progress) -> dict[str, float]:
     """Median latency in ms of one image by artefact, for what this machine can run."""
     from vit_deploy.bench import Settings, run_bench
-    from vit_deploy.bench.plan import choose_backends, default_threads, plan_cases
+    from vit_deploy.bench.grid import Grid
+    from vit_deploy.bench.plan import choose_backends, plan_cases
 
     runnable = [name for name in registry.backends() if registry.runtime(name).available(Device("cpu")).ok]
     chosen, _ = choose_backends(runnable, Device("cpu"))
     held = {record.format for record in bundle.records.values()} | {"pytorch"}
     fitting = [entry for entry in chosen if entry.runtime.formats & held]
-    cases, _ = plan_cases(bundle, fitting, [1], default_threads())
+    cases, _ = plan_cases(bundle, fitting, Grid())
     settings = Settings(duration_s=seconds, rounds=4)
     rows: tuple[Row, ...] = run_bench(cases, settings, progress=progress).rows
     return {row.artefact: row.p50_ms for row in rows if row.p50_ms is not None}

@@ -77,6 +77,7 @@ class FakeRuntime:
             device=told.get("device", str(device)),
             precision=told.get("precision", artefact.precision),
             threads=told.get("threads", options.threads),
+            streams=told.get("streams", options.streams),
         )
         return FakeSession(artefact, told, facts)
 
