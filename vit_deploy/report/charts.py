@@ -35,6 +35,31 @@ LETTER = 6.4
 
 
 @dataclass(frozen=True)
+class Figure:
+    """One picture at two widths, of which a page shows the one that fits.
+
+    Attributes:
+        wide: for screens and paper.
+        narrow: for phones.
+        legend: each series with its style.
+        band: whether a band of what is allowed is drawn.
+        left_out: how many series there are beyond those that can be told apart.
+    """
+
+    wide: str
+    narrow: str
+    legend: tuple[tuple[int | str, str], ...] = ()
+    band: bool = False
+    left_out: int = 0
+
+
+def both(draw: Callable[[Frame, str], str], height: float = 310) -> tuple[str, str]:
+    """What ``draw`` makes of the frame for screens and of that for phones, with the CSS class of each."""
+    narrow = Frame(330, height * 0.8, left=42, right=8, bottom=38)
+    return draw(Frame(940, height, left=50, bottom=38), "wide"), draw(narrow, "narrow")
+
+
+@dataclass(frozen=True)
 class Series:
     """One line of a chart.
 
@@ -155,7 +180,7 @@ def _line(frame: Frame, x: Scale, y: Scale, series: Series) -> str:
         if value is None or not math.isnan(value)
     ]
     points = " ".join(f"{px:.1f},{py:.1f}" for px, py, *_ in places)
-    marks = [_marker(series.style, px, py, tip, finite=value is not None) for px, py, value, tip in places]
+    marks = [marker(series.style, px, py, tip, finite=value is not None) for px, py, value, tip in places]
     return element("g", element("polyline", points=points, class_="line"), *marks, class_=f"s{series.style}")
 
 
@@ -182,7 +207,8 @@ _SHAPES: tuple[Callable[[float, float], str], ...] = (
 )
 
 
-def _marker(style: int | str, x: float, y: float, tip: str, *, finite: bool = True) -> str:
+def marker(style: int | str, x: float, y: float, tip: str, *, finite: bool = True) -> str:
+    """What stands at a point of a series, with what is shown when it is pointed at."""
     draw = _CROSS if not finite else _SHAPES[style % STYLES] if isinstance(style, int) else None
     if draw is None:
         return titled("circle", tip, cx=x, cy=y, r=2, class_="dot") if tip else ""
@@ -195,7 +221,7 @@ def swatch(style: int | str) -> str:
     line = element("line", x1=1.0, x2=27.0, y1=6.0, y2=6.0, class_="line")
     return element(
         "svg",
-        element("g", line, _marker(style, 14, 6, ""), class_=f"s{style}"),
+        element("g", line, marker(style, 14, 6, ""), class_=f"s{style}"),
         viewBox="0 0 28 12",
         width=28,
         height=12,

@@ -4,43 +4,30 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.parity.ranges import FP16_MAX, PLACES
 from vit_deploy.report import words
-from vit_deploy.report.charts import LETTER, STYLES, Limit, Mark, Series, histogram, line_chart
+from vit_deploy.report.charts import (
+    LETTER,
+    STYLES,
+    Figure,
+    Limit,
+    Mark,
+    Series,
+    both,
+    histogram,
+    line_chart,
+)
 from vit_deploy.report.svg import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from vit_deploy.report.document import ArtefactReport
     from vit_deploy.report.records import Histogram, Tap
 
 _BLOCK = re.compile(r"blocks\.(\d+)(?:\.(attn|mlp))?")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One picture at two widths, of which a page shows the one that fits.
-
-    Attributes:
-        wide: for screens and paper.
-        narrow: for phones.
-        legend: each series with its style.
-        band: whether a band of what is allowed is drawn.
-    """
-
-    wide: str
-    narrow: str
-    legend: tuple[tuple[int | str, str], ...] = ()
-    band: bool = False
-
-
-def _both(draw: Callable[[Frame, str], str], height: float = 310) -> tuple[str, str]:
-    narrow = Frame(330, height * 0.8, left=42, right=8, bottom=38)
-    return draw(Frame(940, height, left=50, bottom=38), "wide"), draw(narrow, "narrow")
 
 
 def drift_figure(artefact: ArtefactReport) -> Figure | None:
@@ -65,7 +52,7 @@ def drift_figure(artefact: ArtefactReport) -> Figure | None:
             frame, told, names, series, y_title=_Y, x_title="block", band=band, mark=mark, class_=size
         )
 
-    return Figure(*_both(draw), legend=_legend(series), band=any(band))
+    return Figure(*both(draw), legend=_legend(series), band=any(band))
 
 
 _Y = "relative error (log scale)"
@@ -101,7 +88,7 @@ def overview_figure(artefacts: Sequence[ArtefactReport]) -> Figure | None:
             frame, told, step_names(taps, frame), series, y_title=_Y, x_title="block", class_=size
         )
 
-    return Figure(*_both(draw), legend=_legend(series))
+    return Figure(*both(draw), legend=_legend(series))
 
 
 def _readings(artefact: ArtefactReport) -> list[Tap]:
@@ -216,7 +203,7 @@ def range_figure(artefact: ArtefactReport) -> Figure | None:
         title = "largest magnitude (log scale)"
         return line_chart(frame, told, steps, series, y_title=title, x_title="block", band=band, class_=size)
 
-    return Figure(*_both(draw, 260), legend=_legend(series)[::-1], band=True)
+    return Figure(*both(draw, 260), legend=_legend(series)[::-1], band=True)
 
 
 def _maxima(range_watch: Mapping[str, Any] | None) -> dict[str, list[float | None]]:

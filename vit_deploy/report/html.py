@@ -6,15 +6,12 @@ page says so.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.errors import BackendMissing
-from vit_deploy.report import charts, facts, figures, words
+from vit_deploy.report import facts, figures, words
 from vit_deploy.report.checks import decision_checks, output_checks
+from vit_deploy.report.page import MOST_BYTES, first_that_fits, templates, trimmings
 from vit_deploy.report.thumbnails import Thumbnail, picture_of, thumbnail
 from vit_deploy.report.writing import write_text
 
@@ -22,13 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from jinja2 import Environment
-
     from vit_deploy.parity.inputs import Picture
     from vit_deploy.report.document import ArtefactReport, ParityReport
     from vit_deploy.report.records import SampleEvidence
 
-MOST_BYTES = 1_000_000
+__all__ = ["MOST_BYTES", "html", "write_html"]
+
 WORST_SAMPLES = 6
 _URGENCY = ("failed", "unverified", "passed")
 
@@ -77,50 +73,21 @@ def html(report: ParityReport, pictures: Mapping[Any, Picture]) -> str:
     Raises:
         BackendMissing: when jinja2 is not installed.
     """
-    template = _environment().get_template("parity.html.j2")
-    style, script = _asset("page.css"), _asset("sort.js")
-    page = ""
-    for detail in _DETAILS:
+    template, shared = templates().get_template("parity.html.j2"), trimmings()
+    overview = figures.overview_figure(report.artefacts)
+
+    def page(detail: Detail) -> str:
         entries = [_entry(artefact, place, pictures, detail) for place, artefact in enumerate(report.artefacts)]
-        page = template.render(
+        return template.render(
+            **shared,
             report=report,
             detail=detail,
-            style=style,
-            script=script,
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-            overview=figures.overview_figure(report.artefacts),
+            overview=overview,
             entries=entries,
             by_urgency=sorted(entries, key=lambda entry: _URGENCY.index(entry["artefact"].outcome)),
         )
-        if len(page.encode()) < MOST_BYTES:
-            break
-    return page
 
-
-def _environment() -> Environment:
-    try:
-        import jinja2
-    except ImportError as error:
-        raise BackendMissing(
-            "the page of HTML needs jinja2, which is not installed",
-            expected="the extra `report`",
-            next_command="pip install 'vit-deploy[report]'",
-        ) from error
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("vit_deploy.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["first_upper"] = lambda text: text[:1].upper() + text[1:]
-    environment.globals.update(words=words, facts=facts, meter=charts.meter, swatch=charts.swatch)
-    return environment
-
-
-def _asset(name: str) -> str:
-    """A file of the package that stands in the page as it is."""
-    return (resources.files("vit_deploy.report") / "templates" / name).read_text(encoding="utf-8")
+    return first_that_fits(map(page, _DETAILS))
 
 
 def _entry(

@@ -51,10 +51,10 @@ def markdown(report: ParityReport) -> str:
         blocks.append(_against(report.against))
     blocks += [_folded(artefact) for artefact in _failed_first(report)]
     blocks.append(_environment(report))
-    return _fitted(["\n".join(block) for block in blocks])
+    return fitted(["\n".join(block) for block in blocks])
 
 
-def _fitted(blocks: Sequence[str]) -> str:
+def fitted(blocks: Sequence[str]) -> str:
     """As many of the blocks as there is room for, in order, and a line that says so where not all do."""
     left_out = "*The rest is left out: the HTML and the JSON report have it.*"
     room = MOST_BYTES - len(left_out) - 4
@@ -115,15 +115,15 @@ def _story(artefact: ArtefactReport) -> list[str]:
     """Why an artefact did not pass: the culprit, the reason, what is not as required, where it drifts."""
     if artefact.outcome == "passed":
         warnings = range_warnings(artefact)
-        return [f"⚠️ {code(artefact.name)}: {escape(_cut('; '.join(warnings)))}"] if warnings else []
+        return [f"⚠️ {code(artefact.name)}: {escape(cut('; '.join(warnings)))}"] if warnings else []
     lines = [f"**{code(artefact.name)}**"]
     if artefact.culprit is not None and artefact.culprit.sentence:
         told = artefact.culprit.sentence
-        lines += ["", f"> {escape(_cut(told[:1].upper() + told[1:]))}"]
+        lines += ["", f"> {escape(cut(told[:1].upper() + told[1:]))}"]
     if artefact.reason:
-        lines += ["", escape(_cut(artefact.reason))]
+        lines += ["", escape(cut(artefact.reason))]
     if artefact.unmet:
-        lines += ["", *(f"- not as required: {escape(_cut(told))}" for told in artefact.unmet[:10])]
+        lines += ["", *(f"- not as required: {escape(cut(told))}" for told in artefact.unmet[:10])]
     return lines + _drift(artefact)
 
 
@@ -132,7 +132,7 @@ def _against(found: AgainstRecord) -> list[str]:
     ranked = sorted(found.findings, key=lambda entry: entry.severity != "fails")
     lines = [
         f"- {'❌ ' if entry.severity == 'fails' else ''}"
-        f"{f'{code(entry.artefact)}: ' if entry.artefact else ''}{escape(_cut(entry.text, 300))}"
+        f"{f'{code(entry.artefact)}: ' if entry.artefact else ''}{escape(cut(entry.text, 300))}"
         for entry in ranked[:40]
     ]
     mark = _MARKS["failed" if found.passed is False else "passed"]
@@ -201,7 +201,7 @@ def _ladder(artefact: ArtefactReport) -> Iterator[str]:
             code(stage.name),
             _times(stage.worst_ratio),
             word,
-            escape(_cut(stage.note, 200)),
+            escape(cut(stage.note, 200)),
         )
         yield f"| {' | '.join(cells)} |"
 
@@ -225,7 +225,7 @@ def _lists(artefact: ArtefactReport) -> Iterator[str]:
     ):
         if told:
             yield f"**{title}**"
-            yield from (f"- {escape(_cut(line, 300))}" for line in told[:40])
+            yield from (f"- {escape(cut(line, 300))}" for line in told[:40])
 
 
 _PARTS: tuple[Callable[[ArtefactReport], Iterator[str]], ...] = (_checks, _ladder, _taps, _lists)
@@ -236,7 +236,8 @@ def _environment(report: ParityReport) -> list[str]:
     return ["<details>", "<summary>Environment</summary>", "", *fenced(lines), "", "</details>"]
 
 
-def _cut(text: str, most: int = _REASON) -> str:
+def cut(text: str, most: int = _REASON) -> str:
+    """Text of at most so many letters; where some are left out, an ellipsis says so."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

@@ -133,10 +133,10 @@ def svg(frame: Frame, label: str, *children: str, class_: str = "") -> str:
     )
 
 
-def y_axis(frame: Frame, scale: Scale, title: str) -> str:
+def y_axis(frame: Frame, scale: Scale, title: str, ticks: Sequence[tuple[float, str]] | None = None) -> str:
     """Lines across at each tick, with labels on the left, and the axis' title above them."""
     parts = []
-    for value, label in scale.ticks():
+    for value, label in scale.ticks() if ticks is None else ticks:
         y = scale(value)
         parts.append(element("line", x1=frame.left, x2=frame.width - frame.right, y1=y, y2=y, class_="rule"))
         parts.append(text(frame.left - 7, y + 4, label, text_anchor="end"))
@@ -151,3 +151,51 @@ def vertical(frame: Frame, bounds: tuple[float, float], *, log: bool = False) ->
 def horizontal(frame: Frame, bounds: tuple[float, float], *, log: bool = False) -> Scale:
     """The scale of the x axis."""
     return Scale(*bounds, frame.left, frame.width - frame.right, log)
+
+
+_MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
+
+
+def log_ticks(low: float, high: float, most: int = 7) -> list[tuple[float, str]]:
+    """Round numbers between two positive ones, of which few lie close together on a log scale.
+
+    Where the two are less than a factor of about three apart, the numbers are at even distances.
+    """
+    best: list[float] = []
+    for mantissas in _MANTISSAS:
+        powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+        found = [mantissa * 10.0**power for power in powers for mantissa in mantissas]
+        found = [value for value in found if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
+        if len(found) <= most:
+            best = found
+    if len(best) >= 3:
+        return [(value, plain_number(value)) for value in best]
+    ticks = Scale(low, high, 0, 1).ticks(most)
+    return [(value, plain_number(value)) for value, _ in ticks if low <= value <= high and value > 0]
+
+
+def plain_number(value: float) -> str:
+    """``0.25``, ``1,500``: never in powers of ten."""
+    digits = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
+    told = f"{value:,.{min(12, digits)}f}"
+    return told.rstrip("0").rstrip(".") if "." in told else told
+
+
+def x_axis(
+    frame: Frame,
+    scale: Scale,
+    ticks: Sequence[tuple[float, str]],
+    title: str,
+    rules: Sequence[float] | None = None,
+) -> str:
+    """Labels below each tick, lines down at each or at ``rules``, and the axis' title below all."""
+    base = frame.height - frame.bottom
+    places = [scale(value) for value in ([value for value, _ in ticks] if rules is None else rules)]
+    parts = [element("line", x1=x, x2=x, y1=frame.top, y2=base, class_="rule") for x in places]
+    for value, label in ticks:
+        x = scale(value)
+        # Labels at the edges turn inwards, so that nothing is cut off.
+        over, under = x + len(label) * 3.4 > frame.width, x - len(label) * 3.4 < 0
+        parts.append(text(x, base + 15, label, text_anchor="end" if over else "start" if under else "middle"))
+    middle = frame.left + frame.inner_width / 2
+    return "".join(parts) + text(middle, frame.height - 3, title, text_anchor="middle", class_="axis-title")
