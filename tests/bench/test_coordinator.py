@@ -6,13 +6,17 @@ import json
 import psutil
 import pytest
 
-from vit_deploy.bench import Settings, run_bench
+from vit_deploy.bench import Settings, process, run_bench
+from vit_deploy.bench.group import FIRST_LOOK
+from vit_deploy.bench.listener import Quiet
+from vit_deploy.bench.measured import Measured
 from vit_deploy.errors import UsageFailed
 
 QUICK = {
     "duration_s": 0.2,
     "rounds": 4,
     "precision_target": 1e-9,
+    "soundness": False,
     "timeout_s": 60.0,
 }
 
@@ -35,8 +39,8 @@ def test_rows_stand_in_the_order_that_was_asked(fake_cases):
     assert slow.ratio > 1.0
     assert slow.baseline == "quick on fake"
     assert slow.p50_ms >= 4.0
-    assert slow.images_per_s == pytest.approx(1e3 / slow.p50_ms)
-    assert result.rows[3].images_per_s == pytest.approx(2e3 / result.rows[3].p50_ms)
+    assert slow.images_per_s == pytest.approx(1e3 / slow.p50_ms, rel=0.2)
+    assert result.rows[3].images_per_s == pytest.approx(2e3 / result.rows[3].p50_ms, rel=0.2)
     assert result.exit_code == 0
 
 
@@ -58,6 +62,7 @@ class Instant:
     """A worker that answers at once."""
 
     spawned_ns = 0
+    pid = 0
 
     def __init__(self, case):
         pass
@@ -65,7 +70,7 @@ class Instant:
     def ask(self, command, timeout_s, **arguments):
         return {
             "open": {"facts": {}, "cold_start_ns": {}},
-            "warm": {"steps": 2, "elapsed_ns": 1, "settled": True},
+            "warm": {"steps": 2, "elapsed_ns": 1, "settled": True, "step_ns": 6},
             "measure": {"samples_ns": [5, 7], "elapsed_ns": 12, "rested": True},
             "finish": {"peak_rss_bytes": 1, "peak_device_bytes": None},
         }[command]
@@ -95,15 +100,15 @@ def test_samples_are_kept_by_round(fake_cases):
 
 
 def test_slow_steps_still_give_an_interval(fake_cases):
-    (row,) = bench(fake_cases(only={"step_us": 30_000}), duration_s=0.01).rows
-    assert row.round_lengths == (2, 2, 2, 2)
+    (row,) = bench(fake_cases(only={"step_us": 30_000}), duration_s=0.01, turn_s=0.01, rounds=None).rows
+    assert row.round_lengths == (1,) * 8
     assert row.half_width is not None
     assert row.p90_ms is row.p99_ms is None
 
 
 def test_precision_ends_the_run_early(fake_cases):
     result = bench(fake_cases(only={}), precision_target=100.0, rounds=50)
-    assert len(result.order) == 3
+    assert len(result.order) == FIRST_LOOK
 
 
 @pytest.mark.parametrize(
@@ -143,21 +148,65 @@ def test_no_process_is_left(fake_cases):
     assert not psutil.Process().children(recursive=True)
 
 
-def test_no_process_is_left_by_an_interruption(fake_cases):
-    class Stop:
-        cancelled = False
+class StopAt(Quiet):
+    """Ctrl-C after so many turns."""
 
-        def phase(self, text, total=None):
-            if "round 2" in text:
-                assert len(psutil.Process().children()) == 2
-                raise KeyboardInterrupt
+    def __init__(self, turns):
+        self.turns = turns
+        self.finished = []
 
-        def advance(self, steps=1):
-            pass
+    def round_done(self, case_index, measured):
+        assert len(psutil.Process().children()) == 2
+        self.turns -= 1
+        if not self.turns:
+            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run_bench(fake_cases(a={}, b={}), Settings(**QUICK), progress=Stop())
+    def group_done(self, measured):
+        self.finished += [entry.case.key for entry in measured]
+
+
+def test_ctrl_c_keeps_what_was_measured(fake_cases):
+    listener = StopAt(40)
+    cases = fake_cases((1, 2), a={}, b={})
+    result = run_bench(cases, Settings(**{**QUICK, "rounds": 30}), listener=listener)
     assert not psutil.Process().children(recursive=True)
+    assert result.interrupted
+    assert [row.ok for row in result.rows] == [True, True, False, False]
+    assert {row.error for row in result.rows} == {None, "stopped by the user"}
+    assert {len(row.round_lengths) for row in result.rows[:2]} <= {19, 20, 21}
+    assert all(row.p50_interval_ms and row.ratio for row in result.rows[:2])
+    assert listener.finished == []
+    assert result.to_dict()["interrupted"]
+
+
+def test_ctrl_c_before_there_is_enough_leaves_no_figures(fake_cases):
+    result = run_bench(fake_cases(a={}, b={}), Settings(**QUICK), listener=StopAt(2))
+    assert result.interrupted
+    assert [row.ok for row in result.rows] == [False, False]
+    assert result.exit_code == 1
+
+
+def test_what_an_earlier_run_measured_is_not_measured_again(fake_cases):
+    cases = fake_cases((1, 2), a={}, b={})
+    kept = {}
+
+    class Keep(Quiet):
+        def group_done(self, measured):
+            kept.update({entry.case.key: Measured.from_dict(entry.to_dict()) for entry in measured})
+
+    first = run_bench(cases, Settings(**QUICK), listener=Keep())
+    half = {case.key: kept[case.key] for case in cases if case.batch_size == 1}
+    started = []
+
+    def start(case):
+        started.append(case.key)
+        return process.start_worker(case)
+
+    second = run_bench(cases, Settings(**QUICK), done=half, start_worker=start)
+    assert sorted(started) == [case.key for case in cases if case.batch_size == 2]
+    assert [row.samples_ns for row in second.rows[:2]] == [row.samples_ns for row in first.rows[:2]]
+    assert second.rows[2].samples_ns != first.rows[2].samples_ns
+    assert all(row.ok and row.ratio for row in second.rows)
 
 
 def test_an_unverified_artefact_is_marked(fake_cases):

@@ -13,7 +13,6 @@ from vit_deploy.bench.statistics import (
     median,
     median_interval,
     median_rank,
-    paired_ratio,
     quantile,
     relative_half_width,
     samples_needed,
@@ -77,15 +76,3 @@ def test_samples_needed_by_quantile():
 def test_a_tail_is_given_only_with_enough_samples(q, needed):
     assert tail_quantile(range(1, needed), q) is None
     assert tail_quantile(range(1, needed + 1), q) == pytest.approx(np.quantile(range(1, needed + 1), q))
-
-
-def test_the_ratio_is_paired_by_round():
-    # The machine slows down threefold in the middle, for both alike: unpaired medians would say 20/30.
-    mine, baseline = [[10], [30], [10], [30]], [[20], [60], [20], [60]]
-    assert paired_ratio(mine, baseline) == 0.5
-
-
-def test_a_ratio_needs_a_common_round():
-    assert paired_ratio([[1]], []) is None
-    assert paired_ratio([[]], [[1]]) is None
-    assert paired_ratio([[2], [2]], [[1]]) == 2

@@ -4,8 +4,11 @@ import gc
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+
+import pytest
 
 from vit_deploy.bench import timing
 
@@ -50,9 +53,10 @@ def test_garbage_collection_is_as_it_was():
 
 def test_a_warm_up_goes_on_until_two_windows_agree(monkeypatch):
     windows = iter([[900] * 2, [500] * 2, [300] * 2, [299] * 2, [1] * 2])
-    monkeypatch.setattr(timing, "time_steps", lambda *_, **__: next(windows))
-    result = timing.warm_up(Step(), 10**12, 0.05)
-    assert (result.steps, result.settled) == (8, True)
+    streams = timing.Streams([Step()])
+    monkeypatch.setattr(streams, "time", lambda *_, **__: timing.Slice(next(windows), 1))
+    result = timing.warm_up(streams, 10**12, 0.05)
+    assert (result.steps, result.settled, result.step_ns) == (8, True, 299)
 
 
 def test_a_warm_up_that_never_settles_ends_in_time(monkeypatch):
@@ -60,12 +64,62 @@ def test_a_warm_up_that_never_settles_ends_in_time(monkeypatch):
 
     def window(*_, **__):
         time.sleep(0.001)
-        return [2 ** next(sizes)] * 2
+        return timing.Slice([2 ** next(sizes)] * 2, 1)
 
-    monkeypatch.setattr(timing, "time_steps", window)
-    result = timing.warm_up(Step(), 5_000_000, 0.05)
+    streams = timing.Streams([Step()])
+    monkeypatch.setattr(streams, "time", window)
+    result = timing.warm_up(streams, 5_000_000, 0.05)
     assert not result.settled
     assert result.elapsed_ns >= 5_000_000
+
+
+def test_streams_start_together_and_none_ends_before_the_others():
+    slow, quick = Step(*[0.02] * 100), Step(*[0.005] * 1000)
+    streams = timing.Streams([slow, quick])
+    taken = streams.time(60_000_000)
+    streams.close()
+    by_slow = [sample for sample in taken.samples if sample > 15_000_000]
+    assert 2 <= len(by_slow) <= 4
+    assert len(taken.samples) > 2 * len(by_slow)
+    # 50 and 200 a second, however few samples there are.
+    assert 150 < len(taken.samples) * 1e9 / taken.elapsed_ns <= 250
+    assert quick.calls.count("step") >= len(taken.samples) - len(by_slow)
+
+
+def test_each_stream_keeps_its_thread():
+    class Threaded(Step):
+        def __call__(self):
+            super().__call__()
+            self.calls.append(threading.current_thread().name)
+
+    steps = [Threaded(), Threaded()]
+    streams = timing.Streams(steps)
+    for _ in range(3):
+        streams.time(0, minimum=4)
+    streams.close()
+    threads = [{call for call in step.calls if call.startswith("stream")} for step in steps]
+    assert [len(names) for names in threads] == [1, 1]
+    assert threads[0] != threads[1]
+
+
+def test_a_stream_that_fails_ends_all():
+    class Broken(Step):
+        def __call__(self):
+            raise RuntimeError("out of tensors")
+
+    streams = timing.Streams([Step(*[0.001] * 1000), Broken()])
+    with pytest.raises(RuntimeError, match="out of tensors"):
+        streams.time(10_000_000)
+    streams.close()
+
+
+def test_a_long_step_is_not_run_for_its_caches():
+    step = Step()
+    streams = timing.Streams([step])
+    streams.settle(timing.LONGEST_SETTLING_NS)
+    assert step.calls == []
+    streams.settle(1_000_000)
+    assert step.calls.count("step") == 1
 
 
 def test_rest_tells_whether_a_thread_still_runs(monkeypatch):
@@ -81,5 +135,5 @@ def test_the_loop_measures_itself():
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     document = json.loads(run.stdout)
     assert document["inside_a_sample_us"] > 0
-    assert document["limit_us"] == 20.0
+    assert document["limit_us"] == 5.0
     assert run.returncode == (0 if document["ok"] else 5)

@@ -47,9 +47,11 @@ def test_the_protocol_from_cold_to_finished(start):
     warm = worker.ask("warm", TIMEOUT_S, limit_ns=300_000_000, tolerance=10.0)
     assert warm["settled"]
     assert warm["steps"] >= 4
+    assert warm["step_ns"] >= 200_000
     taken = worker.ask("measure", TIMEOUT_S, budget_ns=0, minimum=9, maximum=9)
     assert len(taken["samples_ns"]) == 9
     assert taken["rested"]
+    assert taken["elapsed_ns"] >= sum(taken["samples_ns"])
     peaks = worker.ask("finish", TIMEOUT_S)
     assert peaks["peak_device_bytes"] is None
     assert peaks["peak_rss_bytes"] > 1_000_000

@@ -3,7 +3,7 @@
 A confidence interval of a quantile is a pair of order statistics, whose ranks follow from the
 binomial distribution (Conover, Practical Nonparametric Statistics, 3rd ed., section 3.2;
 Hahn & Meeker, Statistical Intervals, section 5.2). Samples are taken as independent; those of one
-round are alike, so an interval over few rounds is somewhat too narrow.
+round are alike, so for samples of several rounds see :mod:`vit_deploy.bench.bootstrap`.
 """
 
 from __future__ import annotations
@@ -92,17 +92,3 @@ def relative_half_width(samples: Sequence[float], confidence: float = CONFIDENCE
     if interval is None or not centre:
         return None
     return (interval[1] - interval[0]) / 2 / centre
-
-
-def paired_ratio(rounds: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]]) -> float | None:
-    """The median, over rounds, of a round's median over the baseline's in the same round.
-
-    Both were measured within one round, moments apart, so what slows the whole machine cancels.
-    Below 1 is faster than the baseline. ``None`` where no round was measured on both.
-    """
-    ratios = [
-        median(mine) / median(theirs)
-        for mine, theirs in zip(rounds, baseline, strict=False)  # a row that failed has fewer rounds
-        if mine and theirs and median(theirs) > 0
-    ]
-    return median(ratios) if ratios else None

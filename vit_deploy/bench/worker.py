@@ -4,7 +4,7 @@ It reads one JSON object per line on stdin and answers on the descriptor that it
 stdout, which libraries write to. While it waits it blocks on stdin; when stdin closes, it exits.
 
     open    {case, spawned_ns}          -> {facts, cold_start_ns}
-    warm    {limit_ns, tolerance}       -> {steps, elapsed_ns, settled}
+    warm    {limit_ns, tolerance}       -> {steps, elapsed_ns, settled, step_ns}
     measure {budget_ns, minimum, maximum} -> {samples_ns, elapsed_ns, rested}
     scenario {name, settings} -> see vit_deploy.bench.scenarios.inside
     finish  {}                          -> {peak_rss_bytes, peak_device_bytes}, and it exits
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.bench.cases import Case, check_facts, free_sizes, open_artefact
-from vit_deploy.bench.timing import rest, time_steps, warm_up
+from vit_deploy.bench.timing import Streams, put_memory_in_order, rest, warm_up
 from vit_deploy.errors import BackendMissing, VitDeployError
 from vit_deploy.facts import Device
 from vit_deploy.worker_process import run_worker, serve
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from vit_deploy.bench.scenarios.inside import Player
-    from vit_deploy.protocols import Arrays, Artefact, Runtime, Session, Step
+    from vit_deploy.protocols import Arrays, Artefact, Runtime, Session
 
 
 class Worker:
@@ -38,7 +38,8 @@ class Worker:
 
     def __init__(self) -> None:
         self._session: Session | None = None
-        self._step: Step | None = None
+        self._streams: Streams | None = None
+        self._step_ns = 0
         self._opened: tuple[Case, Artefact] | None = None
         self._player: Player | None = None
 
@@ -69,17 +70,21 @@ class Worker:
         artefact = open_artefact(wanted)
         checked = time.monotonic_ns()
         threads = wanted.threads if device.kind == "cpu" else None
-        options = SessionOptions(threads=threads, cuda_graph=wanted.cuda_graph, spin=False)
+        options = SessionOptions(
+            threads=threads, streams=wanted.streams, cuda_graph=wanted.cuda_graph, spin=False
+        )
         self._session = runtime.open(artefact, device, options)
         opened = time.monotonic_ns()
         check_facts(self._session.facts, wanted)
         self._opened = wanted, artefact
         inputs = make_inputs(artefact, free_sizes(artefact, wanted))
         staging = time.monotonic_ns()
-        self._step = self._session.stage(inputs)
-        self._step()
-        self._step.synchronize()
+        first = self._session.stage(inputs)
+        first()
+        first.synchronize()
         done = time.monotonic_ns()
+        others = [self._session.stage(inputs) for _ in range(wanted.streams - 1)]
+        self._streams = Streams([first, *others])
         phases = {
             "import": imported - spawned_ns,
             "check": checked - imported,
@@ -89,23 +94,23 @@ class Worker:
         rest()
         return {"facts": asdict(self._session.facts), "cold_start_ns": phases}
 
-    def _staged(self) -> Step:
-        if self._step is None:
+    def _staged(self) -> Streams:
+        if self._streams is None:
             raise VitDeployError("the worker was told to measure before it was told to open a case")
-        return self._step
+        return self._streams
 
     def _warm(self, limit_ns: int, tolerance: float) -> dict[str, Any]:
         result = warm_up(self._staged(), limit_ns, tolerance)
+        self._step_ns = result.step_ns
+        put_memory_in_order()
         rest()
         return asdict(result)
 
     def _measure(self, budget_ns: int, minimum: int, maximum: int) -> dict[str, Any]:
-        # A neighbour has just had the caches: the first steps of a turn pay for that, uncounted.
-        time_steps(self._staged(), budget_ns // 20)
-        began = time.perf_counter_ns()
-        samples = time_steps(self._staged(), budget_ns, minimum, maximum)
-        elapsed = time.perf_counter_ns() - began
-        return {"samples_ns": samples, "elapsed_ns": elapsed, "rested": rest()}
+        streams = self._staged()
+        streams.settle(self._step_ns)
+        taken = streams.time(budget_ns, minimum, maximum)
+        return {"samples_ns": taken.samples, "elapsed_ns": taken.elapsed_ns, "rested": rest()}
 
     def _scenario(self, name: str, settings: dict[str, Any]) -> dict[str, Any]:
         from vit_deploy.bench.scenarios.inside import Player
@@ -123,7 +128,9 @@ class Worker:
 
     def _finish(self) -> dict[str, Any]:
         result = {"peak_rss_bytes": peak_rss_bytes(), "peak_device_bytes": peak_device_bytes()}
-        self._step = None
+        if self._streams is not None:
+            self._streams.close()
+        self._streams = None
         if self._session is not None:
             self._session.close()
         return result
