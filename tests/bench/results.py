@@ -43,6 +43,7 @@ def row(
     *,
     baseline: tuple[str, list[list[int]]] | None = None,
     batch_size: int = 1,
+    spread: float = 0.005,
     **changes: Any,
 ) -> dict[str, Any]:
     """A row as it stands in a document.
@@ -53,6 +54,7 @@ def row(
         rounds: samples by round.
         baseline: the key of the baseline's row and its samples by round.
         batch_size: of the row.
+        spread: half the width of each interval, over its figure.
         changes: any field of it.
     """
     rounds = drawn(10.0) if rounds is None else rounds
@@ -62,6 +64,11 @@ def row(
     if baseline:
         pairs = zip(rounds, baseline[1], strict=False)
         ratio = statistics.median(statistics.median(mine) / statistics.median(theirs) for mine, theirs in pairs)
+
+    def around(value: float | None) -> list[float] | None:
+        return None if value is None else [value * (1 - spread), value * (1 + spread)]
+
+    rate = None if p50 is None else batch_size * 1e3 / p50
     return {
         **dict.fromkeys(entry.name for entry in fields(Row)),
         "key": f"{artefact}/{backend}/cpu/b{batch_size}/32x32/t2/s1",
@@ -81,11 +88,14 @@ def row(
         "verified": True,
         "worst_ratio": 1.2,
         "p50_ms": p50,
+        "p50_interval_ms": around(p50),
         "p90_ms": samples[int(0.9 * len(samples))] / 1e6 if len(samples) >= 36 else None,
         "p99_ms": samples[int(0.99 * len(samples))] / 1e6 if len(samples) >= 368 else None,
         "half_width": 0.004,
-        "images_per_s": None if p50 is None else batch_size * 1e3 / p50,
+        "images_per_s": rate,
+        "images_per_s_interval": around(rate),
         "ratio": ratio,
+        "ratio_interval": around(ratio),
         "baseline": "pytorch-fp32 on eager" if baseline else None,
         "baseline_key": baseline[0] if baseline else None,
         "cold_start_ms": {"import": 900.0, "check": 20.0, "open": 100.0, "first": 12.0},

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from tests.bench import results
 from vit_deploy.bench import Settings, run_bench
-from vit_deploy.bench.document import SCHEMA, BenchReport, RowRecord, json_schema, read_result
+from vit_deploy.bench.document import SCHEMA, BenchReport, json_schema, read_result
 from vit_deploy.bench.plan import Skipped
+from vit_deploy.bench.records import RowRecord
 from vit_deploy.bench.result import BenchResult, Row
 
 
