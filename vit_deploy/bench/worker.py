@@ -7,7 +7,7 @@ stdout, which libraries write to. While it waits it blocks on stdin; when stdin 
     warm    {limit_ns, tolerance}       -> {steps, elapsed_ns, settled, step_ns}
     measure {budget_ns, minimum, maximum} -> {samples_ns, elapsed_ns, rested}
     scenario {name, settings} -> see vit_deploy.bench.scenarios.inside
-    finish  {}                          -> {peak_rss_bytes, peak_device_bytes}, and it exits
+    finish  {}                          -> {peak_rss_bytes, peak_device_bytes, gpu}, and it exits
 
 What fails is answered as ``{error, exit_code}``, and the worker exits.
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.bench.cases import Case, check_facts, free_sizes, open_artefact
+from vit_deploy.bench.gpu import GpuWatch
 from vit_deploy.bench.timing import Streams, put_memory_in_order, rest, warm_up
 from vit_deploy.errors import BackendMissing, VitDeployError
 from vit_deploy.facts import Device
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from vit_deploy.bench.scenarios.inside import Player
-    from vit_deploy.protocols import Arrays, Artefact, Runtime, Session
+    from vit_deploy.protocols import Arrays, Artefact, Runtime, Session, Step
 
 
 class Worker:
@@ -42,6 +43,8 @@ class Worker:
         self._step_ns = 0
         self._opened: tuple[Case, Artefact] | None = None
         self._player: Player | None = None
+        self._gpu = GpuWatch(Device())
+        self._first: Step | None = None
 
     def answer(self, message: dict[str, Any]) -> dict[str, Any]:
         """Do what one message asks.
@@ -85,6 +88,7 @@ class Worker:
         done = time.monotonic_ns()
         others = [self._session.stage(inputs) for _ in range(wanted.streams - 1)]
         self._streams = Streams([first, *others])
+        self._first, self._gpu = first, GpuWatch(device)
         phases = {
             "import": imported - spawned_ns,
             "check": checked - imported,
@@ -109,7 +113,10 @@ class Worker:
     def _measure(self, budget_ns: int, minimum: int, maximum: int) -> dict[str, Any]:
         streams = self._staged()
         streams.settle(self._step_ns)
+        before = self._gpu.look()
         taken = streams.time(budget_ns, minimum, maximum)
+        # Several streams go on, uncounted, until the last of them has its samples.
+        self._gpu.note(before, len(taken.samples) if len(streams) == 1 else 0, taken.elapsed_ns)
         return {"samples_ns": taken.samples, "elapsed_ns": taken.elapsed_ns, "rested": rest()}
 
     def _scenario(self, name: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -127,13 +134,22 @@ class Worker:
         return self._player.play(name, settings)
 
     def _finish(self) -> dict[str, Any]:
-        result = {"peak_rss_bytes": peak_rss_bytes(), "peak_device_bytes": peak_device_bytes()}
+        # The peaks come first: to time copies takes memory of its own.
+        result: dict[str, Any] = {"peak_rss_bytes": peak_rss_bytes(), "peak_device_bytes": peak_device_bytes()}
+        result["gpu"] = {**self._gpu.watched(), **self._split()}
         if self._streams is not None:
             self._streams.close()
         self._streams = None
+        self._first = None
         if self._session is not None:
             self._session.close()
         return result
+
+    def _split(self) -> dict[str, float]:
+        if self._opened is None or self._first is None or self._streams is None or len(self._streams) > 1:
+            return {}
+        case, artefact = self._opened
+        return self._gpu.split(self._first, artefact.spec, free_sizes(artefact, case))
 
 
 def _import_runtime(name: str, device: Device) -> Runtime:

@@ -9,7 +9,7 @@ from vit_deploy.bench.gpu.split import TorchTimeline, measure_split, stream_of
 from vit_deploy.bench.statistics import median
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from vit_deploy.facts import Device
     from vit_deploy.protocols import Step
@@ -74,24 +74,24 @@ class GpuWatch:
             told[f"slowed_{name}"] = sum(name in look.slowdowns for look in self._looks) / len(self._looks)
         return told
 
-    def split(self, steps: Sequence[Step], spec: IOSpec, free: Mapping[str, int]) -> dict[str, float]:
+    def split(self, step: Step, spec: IOSpec, free: Mapping[str, int]) -> dict[str, float]:
         """The parts of one inference's time, see :func:`vit_deploy.bench.gpu.split.measure_split`.
 
-        Empty on a CPU, for several streams, and where the step's stream is out of reach.
+        Empty on a CPU, and where the step's stream is out of reach.
 
         Args:
-            steps: those of the case, warm.
+            step: one inference, warm.
             spec: the artefact's inputs and outputs.
             free: the size of each free dimension.
         """
-        if self._device.kind != "cuda" or len(steps) != 1:
+        if self._device.kind != "cuda":
             return {}
-        stream = stream_of(steps[0], self._device.index)
+        stream = stream_of(step, self._device.index)
         if stream is None:
             return {}
         inputs = [(entry.at(free), entry.dtype) for entry in spec.inputs]
         outputs = [(entry.at(free), entry.dtype) for entry in spec.outputs]
-        return measure_split(steps[0], TorchTimeline(stream, inputs, outputs))
+        return measure_split(step, TorchTimeline(stream, inputs, outputs))
 
 
 def _card_of(device: Device) -> Card | None:
