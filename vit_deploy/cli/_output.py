@@ -70,13 +70,13 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, title
             heading.removesuffix(">"), justify="right" if heading.endswith(">") else "left", overflow="fold"
         )
     for row in rows:
-        table.add_row(*[Text(_printable(str(cell))) for cell in row])
+        table.add_row(*[Text(printable(str(cell))) for cell in row])
     # rich takes 80 columns for what is no terminal, and would fold names that a script looks for.
     width = None if sys.stdout.isatty() else 100_000
     Console(file=sys.stdout, highlight=False, width=width).print(table, crop=False)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text with control characters spelled out: a label or a file name must not steer a terminal."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
@@ -85,7 +85,7 @@ def print_notes(notes: Iterable[tuple[str, str]]) -> None:
     """What is to be said of a row, below its table on stdout: a long reason would make the table wide."""
     for name, text in notes:
         if text:
-            click.echo(_printable(f"{name}: {text}"))
+            click.echo(printable(f"{name}: {text}"))
 
 
 def human_bytes(count: int) -> str:
