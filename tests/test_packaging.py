@@ -134,6 +134,16 @@ def test_the_link_is_relative_and_resolves_here():
     assert Path(vit_deploy.exporters.__file__).resolve() == REPOSITORY / "exporters" / "__init__.py"
 
 
+def test_the_suites_lie_in_the_package_and_are_linked_from_the_benchmarks(wheel: zipfile.ZipFile):
+    link = REPOSITORY / "benchmarks" / "suites"
+    assert link.is_symlink()
+    assert str(link.readlink()) == "../vit_deploy/assets/suites"
+    here = {path.name for path in link.glob("*.toml")}
+    assert {"quick.toml", "cpu.toml", "gpu.toml", "release.toml"} <= here
+    folder = "vit_deploy/assets/suites/"
+    assert {name.removeprefix(folder) for name in wheel.namelist() if name.startswith(folder)} == here
+
+
 def test_the_metadata_says_what_the_readme_says(wheel: zipfile.ZipFile):
     name = next(entry for entry in wheel.namelist() if entry.endswith("dist-info/METADATA"))
     found = email.message_from_bytes(wheel.read(name))

@@ -1,4 +1,4 @@
-"""What travels with the package: a tiny trained ViT for handwritten digits, with sample pictures."""
+"""What travels with the package: a tiny trained ViT for handwritten digits, its sample pictures, and suites."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vit_deploy.errors import ImportFailed
 
-__all__ = ["digits_directory", "sample_images"]
+__all__ = ["digits_directory", "sample_images", "suites_directory"]
 
 
 def digits_directory() -> Path:
@@ -34,3 +34,19 @@ def sample_images() -> list[Path]:
         ImportFailed: when the installed package lacks the model.
     """
     return sorted((digits_directory() / "samples").glob("*.png"))
+
+
+def suites_directory() -> Path:
+    """The directory of the built-in benchmark suites; `benchmarks/suites` is a link to it.
+
+    Raises:
+        ImportFailed: when the installed package lacks it, or lies in a zip file.
+    """
+    directory = Path(str(files("vit_deploy.assets") / "suites"))
+    if not directory.is_dir():
+        raise ImportFailed(
+            f"the benchmark suites are not at {str(directory)!r}",
+            expected="the folder vit_deploy/assets/suites, unpacked, as the wheel installs it",
+            next_command="pip install --force-reinstall --no-deps vit-deploy",
+        )
+    return directory
