@@ -70,7 +70,7 @@ class CaseWorker(WorkerProcess):
 class StartWorker(Protocol):
     """Starts the worker of a case; a run may be given one that runs peers in environments of their own."""
 
-    def __call__(self, case: Case) -> CaseWorker:
+    def __call__(self, case: Case, /) -> CaseWorker:
         """The worker, started and not yet asked anything."""
 
 

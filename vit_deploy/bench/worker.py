@@ -87,7 +87,7 @@ class Worker:
         first.synchronize()
         done = time.monotonic_ns()
         others = [self._session.stage(inputs) for _ in range(wanted.streams - 1)]
-        self._streams = Streams([first, *others])
+        self._streams = self.staged([first, *others])
         self._first, self._gpu = first, GpuWatch(device)
         phases = {
             "import": imported - spawned_ns,
@@ -98,20 +98,24 @@ class Worker:
         rest()
         return {"facts": asdict(self._session.facts), "cold_start_ns": phases}
 
-    def _staged(self) -> Streams:
+    def staged(self, steps: list[Step]) -> Streams:
+        """What is timed: the staged steps, one for each stream. A worker that adds to them wraps them here."""
+        return Streams(steps)
+
+    def _opened_streams(self) -> Streams:
         if self._streams is None:
             raise VitDeployError("the worker was told to measure before it was told to open a case")
         return self._streams
 
     def _warm(self, limit_ns: int, tolerance: float) -> dict[str, Any]:
-        result = warm_up(self._staged(), limit_ns, tolerance)
+        result = warm_up(self._opened_streams(), limit_ns, tolerance)
         self._step_ns = result.step_ns
         put_memory_in_order()
         rest()
         return asdict(result)
 
     def _measure(self, budget_ns: int, minimum: int, maximum: int) -> dict[str, Any]:
-        streams = self._staged()
+        streams = self._opened_streams()
         streams.settle(self._step_ns)
         before = self._gpu.look()
         taken = streams.time(budget_ns, minimum, maximum)
