@@ -7,6 +7,8 @@ it do is in the figures too.
 
 from __future__ import annotations
 
+import ctypes
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +45,7 @@ class Card:
         self._handle = handle
 
     @classmethod
-    def open(cls, uuid: str) -> Card | None:
+    def open(cls, name: str) -> Card | None:
         """The card with that UUID (``GPU-…``); ``None`` where NVML or the card is not to be had."""
         try:
             import pynvml
@@ -51,7 +53,7 @@ class Card:
             return None
         try:
             pynvml.nvmlInit()
-            return cls(pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid))
+            return cls(pynvml, pynvml.nvmlDeviceGetHandleByUUID(name))
         except pynvml.NVMLError:
             return None
 
@@ -73,11 +75,21 @@ class Card:
 
 
 def uuid_of(index: int) -> str | None:
-    """The UUID of PyTorch's CUDA device ``index``, as NVML writes it.
+    """The UUID of CUDA device ``index``, as NVML writes it; ``None`` where there is no driver or device.
 
-    NVML counts every card of the machine and PyTorch those that it was shown: their numbers differ.
+    NVML counts every card of the machine, and CUDA those that the process was shown: their numbers differ.
+    The driver itself is asked (``cuDeviceGetUuid``), as PyTorch would be a heavy guest in a worker that
+    does without it.
     """
-    import torch
-
-    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
-    return None if uuid is None else f"GPU-{uuid}"
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        device, raw = ctypes.c_int(), (ctypes.c_ubyte * 16)()
+        calls = (
+            lambda: driver.cuInit(0),
+            lambda: driver.cuDeviceGet(ctypes.byref(device), index),
+            lambda: driver.cuDeviceGetUuid(ctypes.byref(raw), device),
+        )
+        done = all(call() == 0 for call in calls)
+    except (OSError, AttributeError):
+        return None
+    return f"GPU-{uuid.UUID(bytes=bytes(raw))}" if done else None

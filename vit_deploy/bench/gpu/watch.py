@@ -91,11 +91,15 @@ class GpuWatch:
             return {}
         inputs = [(entry.at(free), entry.dtype) for entry in spec.inputs]
         outputs = [(entry.at(free), entry.dtype) for entry in spec.outputs]
-        return measure_split(step, TorchTimeline(stream, inputs, outputs))
+        try:
+            return measure_split(step, TorchTimeline(stream, inputs, outputs))
+        except RuntimeError:
+            # Not enough memory for the copies, say. The case is measured already; this is an extra.
+            return {}
 
 
 def _card_of(device: Device) -> Card | None:
     if device.kind != "cuda":
         return None
-    uuid = uuid_of(device.index)
-    return None if uuid is None else Card.open(uuid)
+    name = uuid_of(device.index)
+    return None if name is None else Card.open(name)
