@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.bench.process import CaseFailed
-from vit_deploy.bench.scenarios.search import LONGER, find_rate
+from vit_deploy.bench.scenarios.search import find_rate
 from vit_deploy.bench.scenarios.settings import PERCENTILES, available
 from vit_deploy.errors import BackendMissing, UsageFailed
 from vit_deploy.protocols import Silent
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 CALIBRATION = "Calibration"
 OFFICIAL_S, OFFICIAL_QUERIES = 600.0, 24_576
 """What MLPerf's rules ask for at most; for time limits alone, LoadGen itself knows the rules."""
+
+BRIEF_S = 2.0
+"""An Offline play that is there for its throughput alone lasts so long."""
 
 SLACK = 4.0
 """How many times as long as it should take a play may take."""
@@ -96,7 +99,7 @@ class _Stage:
         try:
             self._open()
             self._progress.phase(f"{self._case.artefact} on {self._case.backend}: {name}")
-            played = self._search(slo) if slo else self._ask(name, self._settings)
+            played = self._server(slo) if name == "Server" else self._ask(name, self._settings)
             self._progress.advance()
         except CaseFailed as failure:
             self.close(at_once=True)
@@ -105,18 +108,30 @@ class _Stage:
             self._capacity = played["achieved_rate"]
         return {**told, "ok": True, "error": None, "exit_code": 0, "worker_exit": None, **played}
 
-    def _search(self, slo: Slo) -> dict[str, Any]:
-        if self._capacity is None:
-            self._progress.phase(f"{slo}: what it can do at most")
-            self._capacity = float(self._ask("Offline", _brief(self._settings))["achieved_rate"])
+    def _server(self, slo: Slo | None) -> dict[str, Any]:
+        """Server at the rate that was asked for, or at a share of what Offline has shown to be possible."""
+        settings = self._settings
+        if slo is None:
+            if settings.target_rate is None:
+                settings = replace(settings, target_rate=settings.load * self._throughput())
+            return self._ask("Server", settings)
         return find_rate(
             slo,
-            self._settings,
-            capacity=self._capacity,
+            settings,
+            capacity=self._throughput(),
             sample_ms=self._measured["sample_ms"],
             play=lambda asked: self._ask("Server", asked),
             progress=self._progress,
         )
+
+    def _throughput(self) -> float:
+        """Images per second of Offline: of the play that was asked for if there was one, else of a brief one."""
+        if self._capacity is None:
+            self._progress.phase(f"{self._case.artefact} on {self._case.backend}: what it can do at most")
+            brief = min(self._settings.min_duration_s, BRIEF_S)
+            asked = replace(self._settings, official=False, min_queries=0, min_duration_s=brief)
+            self._capacity = float(self._ask("Offline", asked)["achieved_rate"])
+        return self._capacity
 
     def _open(self) -> None:
         if self._worker is not None:
@@ -138,7 +153,7 @@ class _Stage:
         return self._worker.ask("scenario", limit, name=name, settings=asdict(settings))
 
     def _seconds(self, name: str, settings: ScenarioSettings) -> float:
-        """How long a play should take at most, by what was measured before it."""
+        """How long a play should take, by what was measured before it."""
         shortest, longest = settings.min_duration_s, settings.max_duration_s
         queries = settings.min_queries or 1024
         if settings.official:
@@ -146,7 +161,7 @@ class _Stage:
         rate = settings.target_rate if name == "Server" else None
         own = self._measured["images_per_s"] / (settings.samples_per_query if name == "MultiStream" else 1)
         whole = max(shortest, queries / (rate or own * settings.load))
-        return LONGER * (min(whole, longest) if longest and name != "Offline" else whole)
+        return min(whole, longest) if longest and name != "Offline" else whole
 
     def close(self, *, at_once: bool = False) -> None:
         """End the worker."""
@@ -159,11 +174,6 @@ class _Stage:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(at_once=kind is not None)
-
-
-def _brief(settings: ScenarioSettings) -> ScenarioSettings:
-    """An Offline play that is there for its throughput alone."""
-    return replace(settings, official=False, min_queries=0)
 
 
 def _failed(failure: CaseFailed) -> dict[str, Any]:

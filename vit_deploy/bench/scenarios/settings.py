@@ -33,8 +33,7 @@ class ScenarioSettings:
             ends when that is done.
         min_queries: queries to issue at least; 0 for as many as LoadGen's early stopping wants.
         samples_per_query: images in a query of MultiStream.
-        target_rate: queries per second of Server; a share ``load`` of the throughput that was measured
-            when ``None``.
+        target_rate: queries per second of Server; a share ``load`` of Offline's throughput when ``None``.
         load: that share.
         target_latency_s: what Server's ``percentile`` must stay below; LoadGen's default of 100 ms when
             ``None``.
