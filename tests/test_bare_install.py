@@ -18,6 +18,7 @@ EXTRAS = (
     "transformers",
     "timm",
     "jinja2",
+    "mlperf_loadgen",
     "skimage",
     "sklearn",
     "torchvision",

@@ -150,7 +150,7 @@ def test_the_metadata_says_what_the_readme_says(wheel: zipfile.ZipFile):
     assert found["Name"] == "vit-deploy"
     assert found["License-Expression"] == "Apache-2.0"
     assert set(found.get_all("Provides-Extra")) == {
-        "cpu", "dev", "gpu", "hf", "openvino", "report", "rtx", "timm",
+        "cpu", "dev", "gpu", "hf", "loadgen", "openvino", "report", "rtx", "timm",
     }  # fmt: skip
     core = [entry for entry in found.get_all("Requires-Dist") if "extra ==" not in entry]
     # The two ONNX Runtimes write the same folder: the core must choose neither.
