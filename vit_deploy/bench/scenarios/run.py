@@ -125,7 +125,7 @@ class _Stage:
         )
 
     def _throughput(self) -> float:
-        """Images per second of Offline: of the play that was asked for if there was one, else of a brief one."""
+        """Images per second of Offline: of the play that was asked for if there was one, or a brief one."""
         if self._capacity is None:
             self._progress.phase(f"{self._case.artefact} on {self._case.backend}: what it can do at most")
             brief = min(self._settings.min_duration_s, BRIEF_S)
