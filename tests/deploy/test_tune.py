@@ -358,8 +358,8 @@ def test_what_was_only_slower_comes_back_where_no_finalist_holds_the_budget(made
 
     def measure(cases, settings, *, progress=None):
         # The tail shows only in the long runs, after the others were found slower.
-        final = settings.rounds == racing.FINAL_ROUNDS
-        machine.outlier_ms = dict.fromkeys(("quick", "slow", "slower"), 50.0) if final else {}
+        told = dict.fromkeys(("quick", "slow", "slower"), 50.0)
+        machine.outlier_ms = told if settings.soundness else {}
         return machine(cases, settings)
 
     found = tuned(bundle, measure, budget=parse_budget("p99=10ms"))
@@ -411,7 +411,7 @@ def test_every_heat_has_the_best_so_far_and_no_more_than_fit(made):
     assert all(any(key.startswith("a00/") for key in keys) for keys in machine.seen)
     durations = [settings.duration_s for settings in machine.settings]
     assert durations == sorted(durations)
-    assert machine.settings[-1].rounds == racing.FINAL_ROUNDS
+    assert [settings.soundness for settings in machine.settings] == [False] * (len(durations) - 1) + [True]
 
 
 def test_survivors_run_longer(made):
@@ -452,6 +452,18 @@ def test_the_front_holds_what_nothing_beats(made):
     machine = FakeMachine({"quick": 1.0, "small": 2.0, "neither": 3.0}, memory={"small": 5 * 10**7})
     found = tuned(made(quick={}, small={}, neither={}), machine)
     assert {key.split("/")[0] for key in found.front} == {"quick", "small"}
+
+
+def test_a_final_that_cannot_be_believed_is_told(made):
+    bundle = made(a={}, b={})
+    assert tuned(bundle, FakeMachine()).doubt == ""
+    assert tuned(bundle, FakeMachine(unsound="it is at 1.2 of itself")).doubt == "it is at 1.2 of itself"
+
+
+def test_what_disturbed_the_final_is_told_once(made):
+    told = {"a": ("other processes used 1.5 cores", "the clock fell"), "b": ("other processes used 1.4 cores",)}
+    found = tuned(made(a={}, b={}), FakeMachine(disturbed=told))
+    assert found.disturbed == ("other processes used 1.5 cores", "the clock fell")
 
 
 def test_a_stop_is_a_stop(made):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from vit_deploy.bench.result import BenchResult, Row
@@ -21,9 +21,13 @@ class FakeMachine:
         times: the time of each step; a list is repeated, one for each round.
         memory: peak bytes by artefact; 100 MB where nothing is said.
         errors: why an artefact fails.
-        samples: of one round.
-        spread: how far a round's samples lie apart, relative.
+        samples: of one round; there are twelve.
+        outlier_ms: the last sample of each round by artefact, if it is another.
+        disturbed: what disturbed an artefact.
+        unsound: why no run of it can be believed.
         seen: the cases of each run.
+        settings: those of each run.
+        interrupt_after: the run in which the user stops it.
     """
 
     times: dict = field(default_factory=dict)
@@ -31,6 +35,8 @@ class FakeMachine:
     errors: dict = field(default_factory=dict)
     samples: int = 5
     outlier_ms: dict = field(default_factory=dict)
+    unsound: str = ""
+    disturbed: dict = field(default_factory=dict)
     seen: list = field(default_factory=list)
     settings: list = field(default_factory=list)
     interrupt_after: int = 10**9
@@ -38,18 +44,20 @@ class FakeMachine:
     def __call__(self, cases, settings, *, progress=None):
         self.seen.append([case.key for case in cases])
         self.settings.append(settings)
-        rows = tuple(self.row(case, settings) for case in cases)
-        return BenchResult(rows, (), {}, interrupted=len(self.seen) >= self.interrupt_after)
+        rows = tuple(self.row(case) for case in cases)
+        told = {"sound": not self.unsound, "reason": self.unsound} if settings.soundness else None
+        return BenchResult(rows, (), {}, soundness=told, interrupted=len(self.seen) >= self.interrupt_after)
 
-    def row(self, case, settings):
+    def row(self, case):
         told = self.times.get(case.artefact, 1.0)
         told = told(case) if callable(told) else told
         by_round = told if isinstance(told, list) else [told]
-        rounds = [[int(by_round[n % len(by_round)] * MS)] * self.samples for n in range(settings.rounds)]
+        rounds = [[int(by_round[n % len(by_round)] * MS)] * self.samples for n in range(12)]
         if case.artefact in self.outlier_ms:
             for entry in rounds:
                 entry[-1] = int(self.outlier_ms[case.artefact] * MS)
-        return row_of(case, rounds, self.memory.get(case.artefact, 10**8), self.errors.get(case.artefact))
+        row = row_of(case, rounds, self.memory.get(case.artefact, 10**8), self.errors.get(case.artefact))
+        return replace(row, disturbed=self.disturbed.get(case.artefact, ()))
 
 
 def row_of(case, rounds, peak=10**8, error=None):

@@ -179,6 +179,7 @@ def document(found: Tuning, record: DefaultRecord | None, *, written: bool) -> d
         "candidates": [_candidate_json(entry, entry.case.key in front) for entry in found.trials],
         "left_out": [vars(entry) for entry in found.left_out],
         "disturbed": list(found.disturbed),
+        "soundness": found.result.soundness,
     }
 
 
@@ -219,7 +220,9 @@ def _print(found: Tuning) -> None:
         if trial.status == "failed":
             warn(f"{trial.case.key} failed: {trial.why}")
     for word in found.disturbed:
-        warn(f"the machine was disturbed: {word}")
+        warn(f"the final was disturbed: {word}")
+    if found.doubt:
+        warn(f"{found.doubt}; tune again when the machine is quieter")
 
 
 def _cells(trial: Trial, on_front: bool) -> list[str]:

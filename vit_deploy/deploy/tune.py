@@ -6,6 +6,7 @@ ratios paired round by round. What it finds holds for this machine, this load an
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from vit_deploy.bench.result import BenchResult
 from vit_deploy.deploy.tuning.decision import Decision, decide
 from vit_deploy.deploy.tuning.grid import Wish, candidates_of
 from vit_deploy.deploy.tuning.race import (
-    FINAL_ROUNDS,
     FINALISTS,
     FIRST_DURATION_S,
     LONGEST_FINAL_S,
@@ -54,7 +54,7 @@ class Tuning:
         trials: everything that was tried, the best first.
         left_out: what was not tried, and why.
         decision: who won and why; ``None`` where nothing holds the budget.
-        disturbed: what other processes did meanwhile.
+        disturbed: what other processes did during the last run, the final.
         result: the last row of each trial, as a result of :func:`vit_deploy.bench.run_bench`.
     """
 
@@ -74,6 +74,12 @@ class Tuning:
         """
         rows = [entry.row for entry in self.trials if entry.row is not None and entry.row.ok]
         return tuple(row.key for row in rows if not any(_beats(other, row) for other in rows))
+
+    @property
+    def doubt(self) -> str:
+        """Why the final is no evidence, if one of it was not equal to itself; empty where nothing was seen."""
+        told = self.result.soundness
+        return "" if told is None or told["sound"] else str(told["reason"])
 
     @property
     def best(self) -> Trial | None:
@@ -146,10 +152,10 @@ def tune(
         raise _all_failed(trials)
     ranked = sorted(trials, key=lambda entry: (entry is not (decision and decision.winner), race.rank(entry)))
     rows = tuple(_alone(entry.row) for entry in ranked if entry.row is not None)
-    settings = race.last.settings if race.last else {}
-    result = BenchResult(rows, (), settings)
+    last = race.last or BenchResult((), (), {})
+    result = BenchResult(rows, (), last.settings, soundness=last.soundness, machine=last.machine)
     return Tuning(
-        objective, tuple(budget), tuple(ranked), tuple(left_out), decision, tuple(race.disturbed), result
+        objective, tuple(budget), tuple(ranked), tuple(left_out), decision, _disturbances(last), result
     )
 
 
@@ -197,7 +203,9 @@ def _final(race: Race) -> list[Trial]:
         duration = min(LONGEST_FINAL_S, max(2 * FIRST_DURATION_S, each / 2))
         for entry in group:
             entry.status, entry.why = "in the race", ""
-        holding = [entry for entry in race.heat_of(group, duration, FINAL_ROUNDS) if _holds(entry, race.budget)]
+        holding = [
+            entry for entry in race.heat_of(group, duration, soundness=True) if _holds(entry, race.budget)
+        ]
         if holding:
             for entry in pool:
                 if entry.status == "in the race":
@@ -290,6 +298,15 @@ def _alone(row: Row) -> Row:
         )
     )
     return replace(row, **none)
+
+
+def _disturbances(result: BenchResult) -> tuple[str, ...]:
+    """What disturbed the rows of a run, each kind once: the figures differ from row to row."""
+    kinds: dict[str, str] = {}
+    for row in result.rows:
+        for words in row.disturbed:
+            kinds.setdefault(re.sub(r"[0-9.]+", "", words), words)
+    return tuple(kinds.values())
 
 
 def _four_digits(value: float) -> float:

@@ -121,7 +121,7 @@ def _unproven(record: ArtefactRecord) -> str:
 
 
 def _base(bundle: Bundle, record: ArtefactRecord, runtime: Runtime, device: Device) -> Candidate:
-    size = getattr(bundle.config, "image_size", None)
+    size = bundle.config.image_size
     return Candidate(
         bundle=str(bundle.path),
         artefact=record.name,
@@ -133,7 +133,7 @@ def _base(bundle: Bundle, record: ArtefactRecord, runtime: Runtime, device: Devi
         threads=usable_cores(),
         verified=True,
         files=hashes_of(record),
-        image_size=(size[0], size[1]) if size and len(size) == 2 else None,
+        image_size=size if any(size) else None,
         contract=record.contract,
         worst_ratio=record.parity.worst_ratio,
     )

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from vit_deploy.bench.coordinator import Settings
+from vit_deploy.bench import Settings
 from vit_deploy.deploy.tuning.score import UNITS, cost, ratio_of
 from vit_deploy.protocols import Silent
 
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 
 Status = Literal["winner", "no difference", "worse", "over budget", "failed", "no time", "in the race"]
 
-ROUNDS = 6
-"""The fewest rounds of which the median ratio has a 95 % interval."""
-
-FINAL_ROUNDS = 12
 FIRST_DURATION_S = 0.6
 LONGEST_FINAL_S = 10.0
 RUNGS = 4
@@ -91,7 +87,6 @@ class Race:
         heat: how many workers may live side by side.
         measure: :func:`vit_deploy.bench.run_bench`.
         progress: told of each phase.
-        disturbed: what other processes did meanwhile, as the rows say.
         last: the result of the last run.
     """
 
@@ -103,7 +98,6 @@ class Race:
     heat: int
     measure: Measure
     progress: Progress = field(default_factory=Silent)
-    disturbed: list[str] = field(default_factory=list)
     last: BenchResult | None = None
 
     def __post_init__(self) -> None:
@@ -179,15 +173,20 @@ class Race:
         needed = count * (self.overhead_s + 2 * duration_s)
         return needed <= self.left_s - FINAL_SHARE * self.time_s
 
-    def heat_of(self, trials: Sequence[Trial], duration_s: float, rounds: int = ROUNDS) -> list[Trial]:
+    def heat_of(self, trials: Sequence[Trial], duration_s: float, *, soundness: bool = False) -> list[Trial]:
         """Measure some side by side; those that fail or clearly break the budget leave the race.
+
+        Args:
+            trials: who takes turns.
+            duration_s: time for the samples of each.
+            soundness: whether one is measured against itself too.
 
         Raises:
             KeyboardInterrupt: when the user stopped it.
         """
         settings = Settings(
             duration_s=duration_s,
-            rounds=rounds,
+            soundness=soundness,
             precision_target=NEVER_EARLY,
             seed=self._random.randrange(2**31),
             timeout_s=max(LEAST_TIMEOUT_S, self.time_s),
@@ -207,7 +206,6 @@ class Race:
 
     def _take(self, trial: Trial, row: Row) -> None:
         trial.row, trial.runs = row, trial.runs + 1
-        self.disturbed += [word for word in row.disturbed if word not in self.disturbed]
         if not row.ok:
             trial.leave("failed", row.error or "it failed without a word")
             return

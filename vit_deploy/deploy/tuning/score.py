@@ -1,16 +1,18 @@
 """How good a row is by an objective, round by round, and whether two rows differ at all.
 
 Two rows of one run were measured side by side, in turns. So they are compared round by round, and what
-slowed the whole machine in a round cancels. The interval of their ratio is a pair of order statistics of
-the rounds' ratios: it assumes nothing of how times are distributed, and needs six rounds.
+slowed the whole machine in a round cancels. The interval of their ratio is that of every ratio of a
+benchmark: see :mod:`vit_deploy.bench.bootstrap`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from vit_deploy.bench.statistics import median, median_interval
+from vit_deploy.bench import bootstrap
+from vit_deploy.bench.statistics import median
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,28 +24,29 @@ MEMORY_RESOLUTION = 0.02
 """Peaks of one program differ by as much from one run to the next: less is no difference."""
 
 
-def latency_costs(row: Row) -> list[float]:
+Costs = list[float | None]
+"""One for each round; ``None`` where it has no samples."""
+
+
+def latency_costs(row: Row) -> Costs:
     """Nanoseconds of an inference, the median of each round."""
-    start, medians = 0, []
-    for length in row.round_lengths:
-        if length:
-            medians.append(median(row.samples_ns[start : start + length]))
-        start += length
-    return medians
+    ends = accumulate(row.round_lengths)
+    rounds = zip(row.round_lengths, ends, strict=True)
+    return [median(row.samples_ns[end - length : end]) if length else None for length, end in rounds]
 
 
-def image_costs(row: Row) -> list[float]:
+def image_costs(row: Row) -> Costs:
     """Nanoseconds for an image, of each round with all its streams."""
     rounds = zip(row.round_lengths, row.round_elapsed_ns, strict=True)
-    return [elapsed / (length * row.batch_size) for length, elapsed in rounds if length]
+    return [elapsed / (length * row.batch_size) if length else None for length, elapsed in rounds]
 
 
-def memory_costs(row: Row) -> list[float]:
+def memory_costs(row: Row) -> Costs:
     """Bytes at the peak: one figure for the whole run."""
     return [] if row.peak_rss_bytes is None else [float(row.peak_rss_bytes)]
 
 
-COSTS: dict[Objective, Callable[[Row], list[float]]] = {
+COSTS: dict[Objective, Callable[[Row], Costs]] = {
     "latency": latency_costs,
     "throughput": image_costs,
     "memory": memory_costs,
@@ -61,7 +64,7 @@ UNITS: dict[Objective, str] = {
 
 def cost(row: Row, objective: Objective) -> float:
     """The one figure that a row is ranked by, less is better; infinite where there is none."""
-    costs = COSTS[objective](row)
+    costs = [value for value in COSTS[objective](row) if value is not None]
     return median(costs) if costs else float("inf")
 
 
@@ -92,15 +95,14 @@ def ratio_of(row: Row, other: Row, objective: Objective) -> Ratio | None:
     return paired(mine, theirs)
 
 
-def paired(mine: Sequence[float], theirs: Sequence[float]) -> Ratio | None:
+def paired(mine: Sequence[float | None], theirs: Sequence[float | None]) -> Ratio | None:
     """The ratio of costs that were measured round by round, the same rounds on both sides."""
-    ratios = [one / other for one, other in zip(mine, theirs, strict=False) if other > 0]
-    interval = median_interval(ratios)
-    return Ratio(median(ratios), *interval) if interval else None
+    found = bootstrap.estimate(bootstrap.paired(mine, theirs))
+    return Ratio(found.value, *found.interval) if found and found.interval else None
 
 
-def _memory_ratio(mine: Sequence[float], theirs: Sequence[float]) -> Ratio | None:
-    if not mine or not theirs or not theirs[0]:
+def _memory_ratio(mine: Costs, theirs: Costs) -> Ratio | None:
+    if not mine or not theirs or not mine[0] or not theirs[0]:
         return None
     value = mine[0] / theirs[0]
     return Ratio(value, value / (1 + MEMORY_RESOLUTION), value * (1 + MEMORY_RESOLUTION))
