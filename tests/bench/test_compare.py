@@ -244,7 +244,9 @@ def test_the_command_prints_a_table(tmp_path):
     found = invoke(*write(tmp_path, *pair(10.0, 10.5)))
     assert found.exit_code == 0, found.output
     assert "onnx-fp32" in found.stdout
-    assert "▲" in found.stdout
+    assert "cpu/b1/32x32/t2/s1" in found.stdout
+    assert "✗" in found.stdout
+    assert "✓" not in found.stdout
     assert "+5." in found.stdout
     assert "not interleaved" in found.stderr
 

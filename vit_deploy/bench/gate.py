@@ -58,6 +58,11 @@ class Judgement:
             return False
         return None if self.of("undecided", "refused") or not self.findings else True
 
+    @property
+    def judged(self) -> bool:
+        """Whether anything could be judged at all."""
+        return bool(self.of("failed", "holds", "undecided"))
+
     def require(self, *, strict: bool = False) -> None:
         """Raise where a gate failed.
 
@@ -76,7 +81,7 @@ class Judgement:
                 expected="every gate holds" + (", and is decided, as --strict says" if strict else ""),
                 next_command="find what made it slower, or measure longer if it is in doubt (--duration 60)",
             )
-        if not self.of("holds", "undecided"):
+        if not self.judged:
             reasons = "".join(f"\n    {entry}" for entry in self.findings)
             raise NotJudged(
                 f"no gate could be judged on any row{reasons}",
@@ -232,4 +237,5 @@ def _disturbed(metric: Metric, row: RowRecord, report: BenchReport, word: str) -
     rows = [row]
     if metric.name == "ratio" and row.baseline_key and row.baseline_key != row.key:
         rows += [entry for entry in [report.row(row.baseline_key)] if entry is not None]
-    return [f"disturbed in {word}: {reason}" for entry in rows for reason in entry.disturbed]
+    reasons = dict.fromkeys(reason for entry in rows for reason in entry.disturbed)
+    return [f"disturbed in {word}: {reason}" for reason in reasons]

@@ -48,7 +48,7 @@ def command(
     """Compare the result NEW with the earlier result OLD, both written by `vit-deploy bench -o`.
 
     Rows of the same artefact, backend, device, batch, image size, threads and
-    streams meet. Each change has a 95 % interval; ▲ is worse and ▼ is better
+    streams meet. Each change has a 95 % interval; ✗ is worse and ✓ is better
     beyond it. Results of unlike environments are refused.
 
     \b
@@ -62,6 +62,8 @@ def command(
     It fails where the whole interval lies beyond the limit, exit code 5, and is
     not decided where the limit lies within it, exit code 0.
     A row that held in OLD, and failed or is missing in NEW, fails every gate.
+    Nothing is judged on a run that is unsound or was interrupted, nor a time
+    on a row whose samples were disturbed.
     """
     from vit_deploy.bench.compare import compare
     from vit_deploy.bench.document import read_result
@@ -84,9 +86,9 @@ def command(
     if refusal is not None:
         raise refusal
     if judgement is not None:
-        for entry in () if strict else judgement.of("undecided", "refused"):
-            warn(f"not decided: {entry}")
         judgement.require(strict=strict)
+        for entry in judgement.of("undecided", "refused"):
+            warn(f"not decided: {entry}")
 
 
 def _judge(gates: Sequence[Gate], comparison: Comparison) -> tuple[Judgement | None, VitDeployError | None]:

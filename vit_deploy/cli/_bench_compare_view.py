@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from vit_deploy.bench.gate import Finding, Judgement
 
 _DASH = "–"
-_MARKS = {"worse": "▲", "better": "▼"}
-_ROUNDED = {"worse": "❌", "better": "✅", "same": "≈", "unknown": ""}
+_MARKS = {"worse": "✗", "better": "✓"}
+_COLOURED = {"worse": "❌", "better": "✅"}
+_SHOWN = {"p50": True, "p99": False, "images_per_s": False, "ratio": True, "cold": False, "rss": False}
+"""The metrics that a table has room for, and whether with their interval; the JSON document has them all."""
+
 _OUTCOMES = {"failed": "❌", "holds": "✅", "undecided": "❔", "refused": "⚠️"}
 MOST_ROWS = 100
 """Rows of a comment; the JSON document has them all."""
@@ -27,10 +30,10 @@ NOT_INTERLEAVED = (
 
 
 def shown_metrics(comparison: Comparison) -> list[str]:
-    """The metrics of which some row has a figure in both results."""
+    """The metrics that a table shows: those of which some row has a figure in both results."""
     return [
         name
-        for name in METRICS
+        for name in _SHOWN
         if any(name in row.changes and row.changes[name].relative is not None for row in comparison.rows)
     ]
 
@@ -38,32 +41,37 @@ def shown_metrics(comparison: Comparison) -> list[str]:
 def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Headings and rows: the change of each figure with its interval, then the latency itself."""
     names = shown_metrics(comparison)
-    headings = ["artefact", "backend", "batch>", "p50 ms>", *(f"{METRICS[name].title}>" for name in names)]
+    headings = ["artefact", "backend", "case", "p50 ms>", *(f"{METRICS[name].title}>" for name in names)]
     return headings, [_cells(row, names) for row in comparison.rows]
 
 
 def _cells(row: RowChange, names: Sequence[str]) -> list[str]:
     new = row.new
-    backend = new.backend if new.device == "cpu" else f"{new.backend} on {new.device}"
+    case = row.key.removeprefix(f"{new.artefact}/{new.backend}/")
     latency = f"{_ms(row.old.p50_ms)} → {_ms(new.p50_ms)}"
-    figures = [change_text(row.changes.get(name)) for name in names]
-    return [new.artefact, backend, str(new.batch_size), latency, *figures]
+    figures = [change_text(row.changes.get(name), _SHOWN[name]) for name in names]
+    return [new.artefact, new.backend, case, latency, *figures]
 
 
 def _ms(value: float | None) -> str:
     return _DASH if value is None else in_unit(value, "ms").removesuffix(" ms")
 
 
-def change_text(change: Change | None) -> str:
-    """``+3.1 % (+2.0 to +4.2) ▲``; a dash for what cannot be said."""
+def change_text(change: Change | None, spread: bool = True, marks: Mapping[str, str] = _MARKS) -> str:
+    """``+3.1 % (+2.0 to +4.2) ✗``; a dash for what cannot be said.
+
+    Args:
+        change: what is told.
+        spread: whether with its interval.
+        marks: what stands behind a change for the worse, and for the better.
+    """
     if change is None or change.relative is None:
         return _DASH
     text = percent(change.relative)
-    if change.interval is not None:
+    if spread and change.interval is not None:
         low, high = map(percent, change.interval)
         text += f" ({low.removesuffix(' %')} to {high.removesuffix(' %')})"
-    mark = _MARKS.get(change.word, "")
-    return f"{text} {mark}".rstrip()
+    return f"{text} {marks.get(change.word, '')}".rstrip()
 
 
 def notes(comparison: Comparison) -> Iterator[tuple[str, str]]:
@@ -103,7 +111,7 @@ def markdown(comparison: Comparison, judgement: Judgement | None, refusal: str =
 
 
 def _headline(comparison: Comparison, judgement: Judgement | None, refusal: str) -> str:
-    if refusal:
+    if refusal or (judgement is not None and not judgement.judged):
         return "⚠️ Benchmark: not judged"
     words = [
         change.word for row in comparison.rows for change in row.changes.values() if change.metric == "p50"
@@ -123,21 +131,15 @@ def _table(comparison: Comparison) -> str:
     if not comparison.rows:
         return "*The results have no row in common.*"
     names = shown_metrics(comparison)
-    titles = ["artefact", "backend", "batch", "p50 ms", *(METRICS[name].title for name in names)]
-    lines = [f"| {' | '.join(titles)} |", f"| :-- | :-- | {' | '.join(['--:'] * (len(titles) - 2))} |"]
+    titles = ["artefact", "backend", "case", "p50 ms", *(METRICS[name].title for name in names)]
+    lines = [f"| {' | '.join(titles)} |", f"| :-- | :-- | :-- | {' | '.join(['--:'] * (len(titles) - 3))} |"]
     for row in comparison.rows[:MOST_ROWS]:
-        artefact, backend, batch, latency, *_ = _cells(row, [])
-        figures = [_rounded(row.changes, name) for name in names]
-        lines.append(f"| {' | '.join([_code(artefact), _code(backend), batch, latency, *figures])} |")
+        artefact, backend, case, latency = _cells(row, [])
+        figures = [change_text(row.changes.get(name), _SHOWN[name], _COLOURED) for name in names]
+        lines.append(f"| {' | '.join([_code(artefact), _code(backend), _code(case), latency, *figures])} |")
     if len(comparison.rows) > MOST_ROWS:
         lines += ["", f"*{len(comparison.rows) - MOST_ROWS} more rows are in the JSON document.*"]
     return "\n".join(lines)
-
-
-def _rounded(changes: Mapping[str, Change], name: str) -> str:
-    change = changes.get(name)
-    text = change_text(change).rstrip("▲▼ ")
-    return text if change is None else f"{text} {_ROUNDED[change.word]}".rstrip()
 
 
 def _gates(judgement: Judgement) -> str:
