@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from vit_deploy import registry
-from vit_deploy.errors import BackendMissing, RunFailed
+from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
 from vit_deploy.facts import Device
 from vit_deploy.protocols import Artefact, Runtime, SessionOptions
 from vit_deploy.spec import BatchRange
@@ -111,6 +112,32 @@ def test_a_staged_step_can_be_repeated(name: str, device: Device, artefact: Arte
         after = session.run({"pixel_values": pixels(2)})
     for name_ in before:
         assert np.array_equal(before[name_], after[name_])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", BACKENDS)
+def test_streams_are_honoured_or_refused(name: str, device: Device, artefact: Artefact) -> None:
+    runtime = registry.runtime(name)
+    found = runtime.available(device)
+    if not found.ok:
+        pytest.skip(f"{name} cannot run on {device} here: {found.reason}; {found.mend}")
+    options = SessionOptions(threads=2 if device.kind == "cpu" else None, streams=2)
+    try:
+        session = runtime.open(artefact, device, options)
+    except UsageFailed as refused:
+        assert "stream" in refused.found
+        return
+    with session:
+        assert session.facts.streams == 2
+        assert session.facts.threads == options.threads
+        before = session.run({"pixel_values": pixels(2)})
+        steps = [session.stage({"pixel_values": pixels(2, seed)}) for seed in range(2)]
+        with ThreadPoolExecutor(2) as threads:  # what a step raises is raised here
+            for _ in range(3):
+                list(threads.map(lambda step: (step(), step.synchronize()), steps))
+        after = session.run({"pixel_values": pixels(2)})
+    for output in before:
+        assert np.allclose(before[output], after[output], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", BACKENDS)
