@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tests.bench import results
 from vit_deploy.bench import Settings, run_bench
 from vit_deploy.bench.document import SCHEMA, BenchReport, json_schema, read_result
+from vit_deploy.bench.listener import Quiet
 from vit_deploy.bench.plan import Skipped
 from vit_deploy.bench.records import RowRecord
 from vit_deploy.bench.result import BenchResult, Row
@@ -117,3 +118,22 @@ def test_rows_are_found_by_key():
 
 def test_the_published_schema_is_golden(golden):
     golden("../../docs/bench.schema.json", json.dumps(json_schema(), indent=2, sort_keys=True) + "\n")
+
+
+def test_a_run_that_was_stopped_has_a_document(fake_cases, tmp_path):
+    """Ctrl-C in the second group: the first one's rows hold, and the document says that it is a part."""
+
+    class Stopping(Quiet):
+        def round_done(self, case_index, measured):
+            if measured.case.batch_size == 2 and len(measured.rounds) == 2:
+                raise KeyboardInterrupt
+
+    cases = fake_cases((1, 2, 3), quick={"step_us": 200})
+    settings = Settings(duration_s=0.05, rounds=8, timeout_s=60.0, soundness=False)
+    report = BenchReport.of(run_bench(cases, settings, listener=Stopping()), results.ENVIRONMENT)
+    (tmp_path / "part.json").write_text(report.to_json(), encoding="utf-8")
+    again = read_result(tmp_path / "part.json")
+    assert again.interrupted
+    assert again.rows[0].ok
+    assert not again.rows[2].ok
+    assert again.rows[2].error
