@@ -117,10 +117,8 @@ class Worker:
     def _measure(self, budget_ns: int, minimum: int, maximum: int) -> dict[str, Any]:
         streams = self._opened_streams()
         streams.settle(self._step_ns)
-        before = self._gpu.look()
         taken = streams.time(budget_ns, minimum, maximum)
-        # Several streams go on, uncounted, until the last of them has its samples.
-        self._gpu.note(before, len(taken.samples) if len(streams) == 1 else 0, taken.elapsed_ns)
+        self._gpu.look()
         return {"samples_ns": taken.samples, "elapsed_ns": taken.elapsed_ns, "rested": rest()}
 
     def _scenario(self, name: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +138,7 @@ class Worker:
     def _finish(self) -> dict[str, Any]:
         # The peaks come first: to time copies takes memory of its own.
         result: dict[str, Any] = {"peak_rss_bytes": peak_rss_bytes(), "peak_device_bytes": peak_device_bytes()}
-        result["gpu"] = {**self._gpu.watched(), **self._split()}
+        result["gpu"] = {**self._gpu.seen(), **self._parts()}
         if self._streams is not None:
             self._streams.close()
         self._streams = None
@@ -149,11 +147,12 @@ class Worker:
             self._session.close()
         return result
 
-    def _split(self) -> dict[str, float]:
+    def _parts(self) -> dict[str, float]:
+        """The split and the energy of an inference; of one stream, as several would blur each other's."""
         if self._opened is None or self._first is None or self._streams is None or len(self._streams) > 1:
             return {}
         case, artefact = self._opened
-        return self._gpu.split(self._first, artefact.spec, free_sizes(artefact, case))
+        return self._gpu.measure(self._first, artefact.spec, free_sizes(artefact, case))
 
 
 def _import_runtime(name: str, device: Device) -> Runtime:

@@ -132,7 +132,9 @@ def test_no_driver_is_no_card(monkeypatch):
 
     monkeypatch.setattr(nvml.ctypes, "CDLL", missing)
     assert nvml.uuid_of(0) is None
-    assert GpuWatch(Device("cuda")).look() is None
+    blind = GpuWatch(Device("cuda"))
+    blind.look()
+    assert blind.seen() == {}
 
 
 class Looks:
@@ -145,47 +147,43 @@ class Looks:
         return next(self._looks)
 
 
-def watched(monkeypatch, *looks):
+def watching(monkeypatch, *looks):
     monkeypatch.setattr(watch, "_card_of", lambda device: Looks(*looks))
+    monkeypatch.setattr(watch, "RAMP_NS", 0)
     return GpuWatch(Device("cuda"))
 
 
-def test_energy_is_the_difference_of_the_counter_over_the_turns(monkeypatch):
-    heat = frozenset({"thermal"})
-    seen = watched(
-        monkeypatch,
-        *(Look(1_000, 210, frozenset()), Look(301_000, 1900, frozenset())),
-        # What others used between the turns is not this case's.
-        *(Look(900_000, 1900, heat), Look(1_000_000, 1700, heat)),
-    )
-    for inferences, elapsed_s in ((300, 1.5), (100, 0.5)):
-        before = seen.look()
-        seen.note(before, inferences, int(elapsed_s * 1e9))
-    assert seen.watched() == {
-        "energy_j": pytest.approx(400 / 400),
-        "power_w": pytest.approx(400 / 2),
-        "clock_mhz": 1800.0,
-        "slowed_thermal": 0.5,
-    }
+def test_clock_and_slowdowns_are_those_after_each_turn(monkeypatch):
+    heat, both = frozenset({"thermal"}), frozenset({"power", "thermal"})
+    looks = (Look(1, 1980, frozenset()), Look(2, 1900, heat), Look(3, 1700, both), Look(4, None, frozenset()))
+    seen = watching(monkeypatch, *looks)
+    for _ in looks:
+        seen.look()
+    assert seen.seen() == {"clock_mhz": 1900.0, "slowed_power": 0.25, "slowed_thermal": 0.5}
 
 
-@pytest.mark.parametrize(
-    ("inferences", "elapsed_ns", "end_mj"), [(10, 10**8, 5), (0, 2 * 10**9, 5), (10, 2 * 10**9, None)]
-)
-def test_energy_is_absent_where_it_cannot_be_told(monkeypatch, inferences, elapsed_ns, end_mj):
-    """Too short for the counter; inferences that were not counted; a card that does not count."""
-    seen = watched(monkeypatch, Look(1, 1500, frozenset()), Look(end_mj, 1500, frozenset()))
-    seen.note(seen.look(), inferences, elapsed_ns)
-    assert seen.watched() == {"clock_mhz": 1500.0}
+def test_energy_is_the_difference_of_the_counter_over_one_stretch(monkeypatch):
+    step = Step(busy_s=0.005, stream=None)
+    seen = watching(monkeypatch, Look(1_000, 1980, frozenset()), Look(31_000, 1980, frozenset()))
+    monkeypatch.setattr(watch, "ENERGY_NS", 10**12)
+    monkeypatch.setattr(watch, "MOST_INFERENCES", 20)
+    told = seen.measure(step, SPEC, {"batch": 2})
+    assert step.calls == 20 + 1  # and one on the ramp
+    assert told["energy_j"] == pytest.approx(30 / 20)
+    assert 30 / (20 * 0.05) < told["power_w"] <= 30 / (20 * 0.005)
+
+
+def test_a_card_that_does_not_count_has_no_energy(monkeypatch):
+    seen = watching(monkeypatch, Look(None, 1980, frozenset()), Look(None, 1980, frozenset()))
+    monkeypatch.setattr(watch, "ENERGY_NS", 0)
+    assert seen.measure(Step(stream=None), SPEC, {"batch": 2}) == {}
 
 
 def test_nothing_is_watched_on_a_cpu():
     seen = GpuWatch(Device())
-    before = seen.look()
-    seen.note(before, 10, 10**10)
-    assert before is None
-    assert seen.watched() == {}
-    assert seen.split(Step(), SPEC, {"batch": 2}) == {}
+    seen.look()
+    assert seen.seen() == {}
+    assert seen.measure(Step(), SPEC, {"batch": 2}) == {}
 
 
 SPEC = IOSpec(
@@ -198,9 +196,8 @@ SPEC = IOSpec(
 class Step:
     """A step that takes a while to return."""
 
-    stream = "a stream"
-
-    def __init__(self, busy_s=0.0):
+    def __init__(self, busy_s=0.0, stream="a stream"):
+        self.stream = stream
         self.calls = 0
         self.busy_s = busy_s
 
@@ -272,7 +269,7 @@ def test_the_copies_are_as_large_as_inputs_and_outputs(monkeypatch):
     made = []
     monkeypatch.setattr(watch, "TorchTimeline", lambda *arguments: made.append(arguments) or Timeline(step))
     step = Step()
-    told = GpuWatch(Device("cuda")).split(step, SPEC, {"batch": 2})
+    told = GpuWatch(Device("cuda")).measure(step, SPEC, {"batch": 2})
     assert made == [("a stream", [((2, 3, 8, 8), "float32")], [((2, 5), "float32")])]
     assert told["compute_ms"] == 7.0
 
@@ -283,7 +280,7 @@ def test_a_gpu_without_room_for_the_copies_costs_the_split_alone(monkeypatch):
 
     monkeypatch.setattr(watch, "_card_of", lambda device: None)
     monkeypatch.setattr(watch, "TorchTimeline", full)
-    assert GpuWatch(Device("cuda")).split(Step(), SPEC, {"batch": 2}) == {}
+    assert GpuWatch(Device("cuda")).measure(Step(), SPEC, {"batch": 2}) == {}
 
 
 @pytest.fixture
@@ -298,18 +295,15 @@ def cuda():
 @pytest.mark.gpu
 def test_energy_and_clock_of_a_real_card(cuda):
     pytest.importorskip("pynvml", reason="pip install 'vit-deploy[gpu]'")
-    seen = GpuWatch(Device("cuda"))
+    from vit_deploy.runtimes.eager import TorchStep
+
     matrix = cuda.randn(4096, 4096, device="cuda")
-    before, began, count = seen.look(), time.perf_counter_ns(), 0
-    while time.perf_counter_ns() - began < 2e9:
-        matrix @ matrix
-        cuda.cuda.synchronize()
-        count += 1
-    seen.note(before, count, time.perf_counter_ns() - began)
-    told = seen.watched()
+    seen = GpuWatch(Device("cuda"))
+    told = seen.measure(TorchStep(lambda value: value @ value, (matrix,), Device("cuda")), SPEC, {"batch": 2})
+    seen.look()
     assert 10 < told["power_w"] < 2000
-    assert told["energy_j"] == pytest.approx(told["power_w"] * 2 / count, rel=0.1)
-    assert told["clock_mhz"] > 100
+    assert told["energy_j"] > 0.01
+    assert seen.seen()["clock_mhz"] > 100
 
 
 @pytest.mark.gpu
@@ -323,7 +317,7 @@ def test_the_split_on_a_real_card(cuda):
         (TensorSpec("logits", "float32", ("batch", 1)),),
         BatchRange(),
     )
-    told = GpuWatch(Device("cuda")).split(step, spec, {"batch": 64})
+    told = GpuWatch(Device("cuda"))._split(step, spec, {"batch": 64})
     assert set(told) == {"h2d_ms", "compute_ms", "d2h_ms", "enqueue_ms"}
     assert all(value > 0 for value in told.values())
     assert told["h2d_ms"] > 10 * told["d2h_ms"]  # 200 MB against a few hundred bytes

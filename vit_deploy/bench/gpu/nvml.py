@@ -84,12 +84,8 @@ def uuid_of(index: int) -> str | None:
     try:
         driver = ctypes.CDLL("libcuda.so.1")
         device, raw = ctypes.c_int(), (ctypes.c_ubyte * 16)()
-        calls = (
-            lambda: driver.cuInit(0),
-            lambda: driver.cuDeviceGet(ctypes.byref(device), index),
-            lambda: driver.cuDeviceGetUuid(ctypes.byref(raw), device),
-        )
-        done = all(call() == 0 for call in calls)
+        failed = driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), index)
+        failed = failed or driver.cuDeviceGetUuid(ctypes.byref(raw), device)
     except (OSError, AttributeError):
         return None
-    return f"GPU-{uuid.UUID(bytes=bytes(raw))}" if done else None
+    return None if failed else f"GPU-{uuid.UUID(bytes=bytes(raw))}"

@@ -1,12 +1,14 @@
-"""What a worker on a GPU does around its turns: energy, clock and slowdowns; at the end, the split."""
+"""What a worker on a GPU does: after each turn a look at the clock; when all are over, split and energy."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from vit_deploy.bench.gpu.nvml import Card, Look, uuid_of
 from vit_deploy.bench.gpu.split import TorchTimeline, measure_split, stream_of
 from vit_deploy.bench.statistics import median
+from vit_deploy.bench.timing import time_steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,12 +17,17 @@ if TYPE_CHECKING:
     from vit_deploy.protocols import Step
     from vit_deploy.spec import IOSpec
 
-SHORTEST_NS = 1_000_000_000
-"""Energy is not told of less time: the card's counter moves some ten times a second."""
+ENERGY_NS = 2_000_000_000
+"""The card's counter moves some ten times a second or more often: this is long enough for 5 %."""
+
+RAMP_NS = 300_000_000
+"""So long before it, for clock and power to rise to what they are under load."""
+
+MOST_INFERENCES = 1_000_000
 
 
 class GpuWatch:
-    """Watches one GPU during the turns of one case; on a CPU it does nothing.
+    """Watches one GPU for one case; on a CPU it does nothing.
 
     Args:
         device: where the case runs.
@@ -29,44 +36,21 @@ class GpuWatch:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._card = _card_of(device)
-        self._energy_mj = 0
-        self._elapsed_ns = 0
-        self._inferences = 0
         self._looks: list[Look] = []
 
-    def look(self) -> Look | None:
-        """What the card says now; ``None`` where it cannot be asked."""
-        return None if self._card is None else self._card.look()
+    def look(self) -> None:
+        """Look at clock and slowdowns, just after a turn, while they are still those of the turn."""
+        if self._card is not None:
+            self._looks.append(self._card.look())
 
-    def note(self, before: Look | None, inferences: int, elapsed_ns: int) -> None:
-        """Note a turn that is just over.
-
-        Args:
-            before: the look just before it.
-            inferences: all that the card did meanwhile; 0 where some of them were not counted.
-            elapsed_ns: how long it lasted.
-        """
-        after = self.look()
-        if before is None or after is None:
-            return
-        self._looks.append(after)
-        if before.energy_mj is not None and after.energy_mj is not None and inferences:
-            self._energy_mj += after.energy_mj - before.energy_mj
-            self._elapsed_ns += elapsed_ns
-            self._inferences += inferences
-
-    def watched(self) -> dict[str, float]:
+    def seen(self) -> dict[str, float]:
         """What the turns told, by name, each where it is known.
 
         Returns:
-            ``energy_j`` of one inference (the whole card's, its rest included), ``power_w``, ``clock_mhz``
-            (median of the looks after each turn), and for each of
-            :data:`vit_deploy.bench.gpu.nvml.SLOWDOWNS` that was seen ``slowed_<name>``, the share of looks.
+            ``clock_mhz`` (the median), and for each of :data:`vit_deploy.bench.gpu.nvml.SLOWDOWNS` that was in
+            force ``slowed_<name>``, the share of looks.
         """
         told: dict[str, float] = {}
-        if self._elapsed_ns >= SHORTEST_NS:
-            told["energy_j"] = self._energy_mj / 1e3 / self._inferences
-            told["power_w"] = self._energy_mj / 1e3 / (self._elapsed_ns / 1e9)
         clocks = [look.clock_mhz for look in self._looks if look.clock_mhz is not None]
         if clocks:
             told["clock_mhz"] = float(median(clocks))
@@ -74,10 +58,8 @@ class GpuWatch:
             told[f"slowed_{name}"] = sum(name in look.slowdowns for look in self._looks) / len(self._looks)
         return told
 
-    def split(self, step: Step, spec: IOSpec, free: Mapping[str, int]) -> dict[str, float]:
-        """The parts of one inference's time, see :func:`vit_deploy.bench.gpu.split.measure_split`.
-
-        Empty on a CPU, and where the step's stream is out of reach.
+    def measure(self, step: Step, spec: IOSpec, free: Mapping[str, int]) -> dict[str, float]:
+        """The split and the energy of an inference, when the turns are over; empty on a CPU.
 
         Args:
             step: one inference, warm.
@@ -86,6 +68,10 @@ class GpuWatch:
         """
         if self._device.kind != "cuda":
             return {}
+        return {**self._split(step, spec, free), **self._energy(step)}
+
+    def _split(self, step: Step, spec: IOSpec, free: Mapping[str, int]) -> dict[str, float]:
+        """See :func:`vit_deploy.bench.gpu.split.measure_split`; empty where the stream is out of reach."""
         stream = stream_of(step, self._device.index)
         if stream is None:
             return {}
@@ -96,6 +82,23 @@ class GpuWatch:
         except RuntimeError:
             # Not enough memory for the copies, say. The case is measured already; this is an extra.
             return {}
+
+    def _energy(self, step: Step) -> dict[str, float]:
+        """``energy_j`` of an inference and ``power_w``, of the whole card, its rest included.
+
+        Not of the turns: they are as short as the counter's period, so that it would give a case the energy
+        of its neighbour. One stretch of inferences is as long as many periods.
+        """
+        if self._card is None:
+            return {}
+        time_steps(step, RAMP_NS)
+        before, began = self._card.look(), time.perf_counter_ns()
+        count = len(time_steps(step, ENERGY_NS, maximum=MOST_INFERENCES))
+        after, elapsed_s = self._card.look(), (time.perf_counter_ns() - began) / 1e9
+        if before.energy_mj is None or after.energy_mj is None:
+            return {}
+        joules = (after.energy_mj - before.energy_mj) / 1e3
+        return {"energy_j": joules / count, "power_w": joules / elapsed_s}
 
 
 def _card_of(device: Device) -> Card | None:
