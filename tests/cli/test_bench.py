@@ -4,28 +4,26 @@ import functools
 import json
 import os
 import runpy
-import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import psutil
 import pytest
 
-from vit_deploy.bench.result import PHASES, BenchResult, Row
-from vit_deploy.cli.bench import print_result
+from tests.bench import results
+from vit_deploy.bench.document import read_result
+from vit_deploy.bench.result import BenchResult, Row
+from vit_deploy.cli._bench_view import print_result, tell_of
 
 BUNDLES = runpy.run_path(str(Path(__file__).parents[1] / "bench" / "fakes" / "bundles.py"))
-QUICK = ("--duration", "0.1", "--rounds", "2", "--threads", "1")
+JUDGED = ("--rounds", "8")
+"""Fewer give no interval, and nothing is decided without one."""
 
-ROW_KEYS = {
-    *("artefact", "format", "precision", "backend", "device", "batch_size", "threads", "ok", "error"),
-    *("exit_code", "worker_exit", "verified", "p50_ms", "p90_ms", "p99_ms", "half_width", "images_per_s"),
-    *("ratio", "baseline", "cold_start_ms", "peak_rss_bytes", "peak_device_bytes", "warm_up", "notes", "facts"),
-    *("sha256", "files", "round_lengths", "samples_ns", "cuda_graph"),
-}
+QUICK = ("--duration", "0.1", "--rounds", "2", "--threads", "1", "--no-aa")
 
 
 @pytest.fixture
@@ -39,69 +37,40 @@ def bundle(tmp_path, small_model, monkeypatch):
     return make
 
 
-def row(**given) -> Row:
-    figures = {
-        "artefact": "onnx-fp32",
-        "format": "onnx",
-        "precision": "fp32",
-        "backend": "onnxruntime",
-        "device": "cpu",
-        "batch_size": 1,
-        "threads": 2,
-        "cuda_graph": False,
-        "ok": True,
-        "error": None,
-        "exit_code": 0,
-        "worker_exit": None,
-        "verified": True,
-        "p50_ms": 217.4,
-        "p90_ms": 231.04,
-        "p99_ms": None,
-        "half_width": 0.008,
-        "images_per_s": 4.6,
-        "ratio": 0.7821,
-        "baseline": "pytorch-fp32 on eager",
-        "cold_start_ms": dict(zip(PHASES, (400.0, 150.0, 320.0, 260.0), strict=True)),
-        "peak_rss_bytes": 812_000_000,
-        "peak_device_bytes": None,
-        "warm_up": {"steps": 4, "elapsed_ns": 1, "settled": True},
-        "notes": (),
-        "facts": {},
-        "sha256": "0" * 64,
-        "files": {},
-        "round_lengths": (1,),
-        "samples_ns": (217_400_000,),
-    }
-    return Row(**{**figures, **given})
-
-
-FAILED = dict.fromkeys(
-    ("p50_ms", "p90_ms", "p99_ms", "half_width", "images_per_s", "ratio", "cold_start_ms", "peak_rss_bytes")
-)
+def row(*names: str, **changes) -> Row:
+    return Row(**{**results.row(*names, **changes), "notes": changes.get("notes", ()), "image_size": (32, 32)})
 
 
 def test_the_table_is_golden(capsys, golden):
-    eager = row(
-        artefact="pytorch-fp32", backend="eager", p50_ms=278.0, p90_ms=None, images_per_s=3.6, ratio=1.0
+    samples = results.drawn(278.0, per_round=4)
+    eager = row("pytorch-fp32", "eager", rounds=samples, ratio=1.0)
+    key = eager.key
+    against = {"baseline": (key, samples)}
+    plain = row(rounds=results.drawn(217.4, per_round=5), **against)
+    quick = row(rounds=results.drawn(0.0945, per_round=60), batch_size=8, limit={"share": 0.873})
+    dead = Row(
+        **{**results.failed("torchscript-fp32", "torchscript", "killed"), "notes": (), "image_size": (32, 32)}
     )
-    quick = row(batch_size=8, p50_ms=0.0945, p90_ms=1.5, p99_ms=20.25, images_per_s=10577.0, ratio=None)
-    dead = row(**FAILED, artefact="torchscript-fp32", backend="torchscript", ok=False, error="killed")
     flagged = row(backend="tensorrt", device="cuda:0", notes=("unverified", "warm-up did not settle"))
-    print_result(BenchResult((eager, row(), quick, dead, flagged), (), {}))
-    print_result(BenchResult((eager, row()), (), {}))
-    golden("bench.txt", "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines()) + "\n")
+    streamed = row(rounds=results.drawn(300.0, per_round=4), streams=2, **against)
+    soundness = {"sound": False, "ratio": 1.2, "ratio_interval": [1.1, 1.3], "key": key, "reason": "it differs"}
+    print_result(BenchResult((eager, plain, quick, dead, flagged, streamed), (), {}, soundness))
+    print_result(BenchResult((eager, plain), (), {}))
+    tell_of(BenchResult((eager, dead), (), {}, soundness, interrupted=True))
+    said = capsys.readouterr()
+    golden("bench.txt", "\n".join(line.rstrip() for line in (said.out + said.err).splitlines()) + "\n")
 
 
 def test_the_document(invoke, bundle):
     result = invoke("bench", bundle(a={}, b={}), "--backend", "fake", "--batch-size", "1,2", *QUICK, "--json")
     assert result.code == 0
     document = result.json
-    assert document["schema"] == "vit-deploy/bench/1"
+    assert document["schema"] == "vit-deploy/bench/2"
     assert len(document["rows"]) == 4
-    assert len(document["order"]) == 4
+    assert len(document["order"]) >= 4
     assert document["skipped"] == []
     for entry in document["rows"]:
-        assert set(entry) == ROW_KEYS
+        assert set(entry) == {field.name for field in fields(Row)}
         assert entry["ok"]
         assert entry["backend"] == "fake"
         assert entry["p50_ms"] > 0
@@ -115,7 +84,7 @@ def test_a_table_a_file_and_the_next_command(invoke, bundle, tmp_path):
     assert "Latency on cpu, 1 thread" in result.out
     assert result.err.splitlines()[-1] == f"next: vit-deploy predict '{path}' IMAGE --backend fake"
     document = json.loads(output.read_text())
-    assert document["schema"] == "vit-deploy/bench/1"
+    assert document["schema"] == "vit-deploy/bench/2"
     assert "python" in document["environment"]
     assert [entry.name for entry in tmp_path.glob("*result*")] == ["result.json"]
 
@@ -215,99 +184,98 @@ def test_there_is_no_such_bundle(invoke, tmp_path):
     assert "there is no bundle" in result.err
 
 
-def test_ctrl_c_leaves_no_process(bundle):
-    path = bundle(a={}, b={})
-    command = [sys.executable, "-c", "from vit_deploy.cli import main; main()"]
-    told = [*command, "bench", str(path), "--backend", "fake", "--duration", "600", "--threads", "1"]
+def test_ctrl_c_keeps_what_was_measured_and_leaves_no_process(bundle, tmp_path):
+    """Two batch sizes are two groups: the second one is stopped, the first one is gone on with."""
+    path, output = bundle(a={"step_us": 500}), tmp_path / "result.json"
+    words = ["--backend", "fake", "--threads", "1", "--no-aa", "--output", str(output), "--rounds", "20"]
+    quick = ["--batch-size", "1,2", "--duration", "1"]
+    command = [sys.executable, "-c", "from vit_deploy.cli import main; main()", "bench", str(path), *words]
     # A background job of a shell may have been told to ignore Ctrl-C, and its children inherit that.
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(told, **pipes, env=os.environ, preexec_fn=heed) as run:
-        workers = wait_for_workers(psutil.Process(run.pid), 2)
+    with subprocess.Popen([*command, *quick], **pipes, env=os.environ, preexec_fn=heed) as run:
+        coordinator = psutil.Process(run.pid)
+        wait_for(lambda: len(journal_lines(output)) == 2)
+        workers = wait_for(coordinator.children)
         run.send_signal(signal.SIGINT)
-        out, err = run.communicate(timeout=60)
+        _, err = run.communicate(timeout=60)
     assert run.returncode == 130
     assert b"Traceback" not in err
-    assert b"stopped" in err
-    assert out == b""
+    assert b"the run was stopped" in err
     gone, alive = psutil.wait_procs(workers, timeout=10)
-    assert len(gone) == 2
+    assert len(gone) == len(workers)
     assert not alive
+    kept = read_result(output)
+    assert kept.interrupted
+    assert kept.rows[0].ok
+    resumed = subprocess.run([*command, *quick, "--resume"], capture_output=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert b"going on: 1 of 2 cases were measured before" in resumed.stderr
+    whole = read_result(output)
+    assert not whole.interrupted
+    assert whole.rows[0] == kept.rows[0]
+    assert whole.rows[1].ok
+    assert not list(tmp_path.glob(".*"))
 
 
-def wait_for_workers(process, count):
+def journal_lines(output):
+    journal = output.with_name(f".{output.name}.journal")
+    return journal.read_bytes().splitlines() if journal.exists() else []
+
+
+def wait_for(condition):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        workers = process.children()
-        if len(workers) == count:
-            return workers
-        time.sleep(0.05)
-    raise AssertionError("the workers never started")
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it never came to that")
 
 
-class TestCache:
-    """With no bundle, what is needed is exported into the cache, once."""
+def test_every_document_is_written(invoke, bundle, tmp_path):
+    files = {name: tmp_path / f"ein Bericht.{name}" for name in ("html", "markdown", "csv")}
+    words = [word for name, path in files.items() for word in (f"--{name}", path)]
+    result = invoke("bench", bundle(a={}), "--backend", "fake", *QUICK, *words)
+    assert result.code == 0
+    assert "<html" in files["html"].read_text()
+    assert "fake" in files["markdown"].read_text()
+    assert files["csv"].read_text().splitlines()[1].count(",") > 10
 
-    @pytest.fixture
-    def exports(self, tmp_path, small_model, monkeypatch):
-        """Stand in for the export: makes the fake's artefact, and remembers what it was asked."""
-        from vit_deploy import registry
-        from vit_deploy.facts import Availability
 
-        BUNDLES["know_the_fake"](monkeypatch)
-        monkeypatch.setenv("VIT_DEPLOY_CACHE", str(tmp_path / "cache"))
-        asked = []
+def test_a_gate_on_the_run_itself(invoke, bundle):
+    words = ("bench", bundle(a={"step_us": 2000}), "--backend", "fake", *QUICK, *JUDGED)
+    held = invoke(*words, "--fail-if", "p50 > 10s")
+    assert held.code == 0
+    broken = invoke(*words, "--fail-if", "p50 > 1us")
+    assert broken.code == 5
+    assert "p50 > 1us" in broken.err
+    assert invoke(*words, "--fail-if", "p50 > +3%").code == 2
 
-        def export_model(model, output, formats, *, batch, progress):
-            asked.append(list(formats))
-            BUNDLES["make_bundle"](output, model, batch=batch, **{"fake-fp32": {}})
-            return []
 
-        class Exporter:
-            def available(self):
-                return Availability.yes()
+def test_compare_is_a_command_of_its_own(invoke, bundle, tmp_path):
+    path = bundle(a={"step_us": 500})
+    for name in ("old", "new"):
+        words = ("--backend", "fake", *QUICK, *JUDGED, "-o", tmp_path / f"{name}.json")
+        assert invoke("bench", path, *words).code == 0
+    words = ("bench", "compare", tmp_path / "old.json", tmp_path / "new.json")
+    assert invoke(*words).code == 0
+    assert invoke(*words, "--fail-if", "p50 > 1us").code == 5
+    assert invoke("bench", "compare", "--help").code == 0
 
-        monkeypatch.setattr("vit_deploy.deploy.export.export_model", export_model)
-        monkeypatch.setattr("vit_deploy.weights.load_model", lambda reference, **_: small_model)
-        monkeypatch.setattr(registry, "exporter", lambda name: Exporter())
-        return asked
 
-    def test_it_is_made_once(self, invoke, exports):
-        first = invoke("bench", "--backend", "fake", *QUICK)
-        assert first.code == 0
-        assert "random weights" in first.err
-        assert "exporting small to fake" in first.err
-        again = invoke("bench", "--backend", "fake", *QUICK)
-        assert again.code == 0
-        assert exports == [["fake"]]
+def test_a_suite_says_what_flags_do_not(invoke, bundle, tmp_path):
+    suite = tmp_path / "mine.toml"
+    suite.write_text(
+        'title = "Mine"\nbackends = ["fake"]\nbatch_sizes = [1, 2]\nthreads = [1]\nsoundness = false\n'
+    )
+    words = ("bench", bundle(a={}), "--suite", suite, "--duration", "0.1", "--rounds", "2", "--json")
+    assert [entry["batch_size"] for entry in invoke(*words).json["rows"]] == [1, 2]
+    assert [entry["batch_size"] for entry in invoke(*words, "--batch-size", "4").json["rows"]] == [4]
 
-    def test_a_larger_batch_is_exported_anew(self, invoke, exports, tmp_path):
-        from vit_deploy.bundle import Bundle
 
-        invoke("bench", "--backend", "fake", *QUICK)
-        assert invoke("bench", "--backend", "fake", "--batch-size", "16", *QUICK).code == 0
-        assert exports == [["fake"], ["fake"]]
-        (path,) = (tmp_path / "cache" / "bench").iterdir()
-        assert Bundle.open(path).records["fake-fp32"].batch.maximum == 16
-
-    def test_a_broken_one_is_made_again(self, invoke, exports, tmp_path):
-        invoke("bench", "--backend", "fake", *QUICK)
-        next((tmp_path / "cache").rglob("orders.json")).write_text("broken")
-        result = invoke("bench", "--backend", "fake", *QUICK)
-        assert result.code == 0
-        assert "is made again" in result.err
-        assert exports == [["fake"], ["fake"]]
-
-    def test_what_keeps_an_artefact_out_is_told(self, invoke, exports, tmp_path, monkeypatch):
-        from vit_deploy.deploy.job import Outcome
-        from vit_deploy.errors import ParityFailed
-
-        failed = Outcome("fake-fp32", "fake", "fp32", error=ParityFailed("it is not equal"))
-        monkeypatch.setattr("vit_deploy.deploy.export.export_model", lambda *_, **__: [failed])
-        result = invoke("bench", "--backend", "fake", *QUICK)
-        assert result.code == 3
-        assert "it is not equal" in result.err
-        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+def test_resume_needs_to_know_what(invoke, bundle):
+    assert invoke("bench", bundle(a={}), "--backend", "fake", "--resume").code == 2
 
 
 @pytest.mark.parametrize(
