@@ -19,9 +19,9 @@ from vit_deploy.bench.records import RowRecord
 from vit_deploy.bench.result import BenchResult, Row
 
 
-def measured(fake_cases, **settings):
+def measured(fake_cases):
     cases = fake_cases(quick={"step_us": 200}, broken={"crash_after": 40})
-    return run_bench(cases, Settings(**{"duration_s": 0.05, "rounds": 2, "timeout_s": 60.0, **settings}))
+    return run_bench(cases, Settings(duration_s=0.05, rounds=2, timeout_s=60.0))
 
 
 def test_a_row_and_its_record_have_the_same_names():

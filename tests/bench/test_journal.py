@@ -246,7 +246,7 @@ def test_no_figure_of_a_backend_costs_a_journal(path):
     assert stat.S_IMODE(path.stat().st_mode) & stat.S_IRUSR
 
 
-QUICK = {"duration_s": 0.05, "rounds": 2, "timeout_s": 60.0}
+QUICK = {"duration_s": 0.05, "rounds": 2, "timeout_s": 60.0, "soundness": False}
 
 
 def test_a_run_that_was_stopped_goes_on(fake_cases, path):
