@@ -139,6 +139,14 @@ def test_the_size_to_run_is_the_largest_that_is_filled():
     assert _fit([2, 8]) == [2, 2, 2, 2, 2, 2, 2, 2, 8]
 
 
+@pytest.mark.parametrize("name", ["SingleStream", "Offline"])
+def test_a_play_that_ran_out_of_queries_is_known(name):
+    wrong = {"expected_s": 0.1, "images_per_s": 10.0, "min_queries": 1}
+    assert seam.ran_out(name, play(name, SystemUnderTest([{1: Sleep(0.001)}]), **wrong))
+    right = {"expected_s": 0.001, "images_per_s": 1000.0}
+    assert not seam.ran_out(name, play(name, SystemUnderTest([{1: Sleep(0.001)}]), **right))
+
+
 @pytest.mark.parametrize("name", ["SingleStream", "MultiStream", "Offline", "Server"])
 def test_official_settings_are_mlperfs_own_and_nothing_less(name):
     expected = seam.Expected(0.001, 1000.0)

@@ -113,6 +113,13 @@ def shortened(name: str, made: Any) -> list[str]:
     return found
 
 
+def ran_out(name: str, summary: Summary) -> bool:
+    """Whether a play ended before its time because LoadGen had made too few queries, or too small a one."""
+    if name == "Offline":
+        return summary.satisfied.get("Min duration") is False
+    return any("Ran out of generated queries" in error for error in summary.errors)
+
+
 def judge(summary: Summary, short: list[str]) -> tuple[str, str]:
     """``valid``, ``short run`` or ``invalid``, and why.
 

@@ -104,6 +104,11 @@ class SystemUnderTest:
         """From the first query's issue to the last one's end."""
         return (self._ended_ns - self._began_ns) / 1e9
 
+    @property
+    def rate(self) -> float:
+        """Samples per second over that time."""
+        return self.samples / max(self.elapsed_s, 1e-9)
+
     def _work(self, steps: Steps) -> None:
         mine: Counter[int] = Counter()
         try:

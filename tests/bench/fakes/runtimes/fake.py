@@ -33,7 +33,8 @@ class FakeStep:
             raise RuntimeError("out of tensors")
         if self.count == self.told.get("hang_after"):
             time.sleep(3600)
-        time.sleep(self.told.get("step_us", 200) / 1e6)
+        slow = self.count <= self.told.get("slow_until", 0)
+        time.sleep(self.told.get("slow_us" if slow else "step_us", 200) / 1e6)
 
     def synchronize(self):
         pass
