@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all lint type bench mutations coverage golden docs build check gpu-check clean
+.PHONY: help setup demo test test-all lint type bench peers agreement mutations coverage golden docs build check gpu-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,14 @@ type: setup ## mypy, strict
 
 bench: setup ## the project's own speed and memory, against a bare torch export and a bare loop
 	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+RESULTS := benchmarks/results/$(or $(DEVICE),amd-epyc-2-cores)
+
+peers: setup ## ours beside others' tools, each in its own environment, in one run; rewrites the README's table
+	$(BIN)/python -m benchmarks.peers --output "$(RESULTS)/peers.json" --readme $(PEERS_FLAGS)
+
+agreement: setup ## whether our p50 is what OpenVINO's benchmark_app and a bare ONNX Runtime loop measure
+	$(BIN)/python benchmarks/agreement.py --output "$(RESULTS)/agreement.json"
 
 mutations: setup ## put injected faults and honest artefacts to the parity check; rewrites benchmarks/parity/README.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check polygraphy==0.53.6
