@@ -233,7 +233,7 @@ def _pool(race: Race) -> list[Trial]:
 def _holds(trial: Trial, budget: Sequence[Limit]) -> bool:
     """Whether a finalist holds the budget; one that does not leaves the race with the reason."""
     row = trial.row
-    if row is None or not row.ok:
+    if row is None or trial.status != "in the race":
         return False
     found = [(limit, limit.holds(row)) for limit in budget]
     broken = [f"{limit.metric} is {_figure(limit, row)}" for limit, word in found if word != "holds"]
