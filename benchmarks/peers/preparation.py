@@ -137,12 +137,19 @@ def _make(prepared: Prepared, threads: int) -> None:
         prepared.failed = f"not done in {PREPARE_TIMEOUT_S:g} s" if late else " | ".join(lines[-3:])[-1000:]
         return
     prepared.seconds = max(time.monotonic() - began, 1e-3)
+    if not recipe.load(job.peer).PEER.compiles_each_batch:
+        shutil.rmtree(_compiled(job, job.largest_batch), ignore_errors=True)  # what went into a package
     _remember(prepared)
 
 
 def job_file(job: Job) -> Path:
     """Where a job's workers read it."""
     return job.folder / "job.json"
+
+
+def _compiled(job: Job, batch_size: int) -> Path:
+    """Where PyTorch keeps what it compiled for a batch size."""
+    return job.folder / f"inductor-{batch_size}"
 
 
 def _variables(job: Job, batch_size: int) -> dict[str, str]:
@@ -152,7 +159,7 @@ def _variables(job: Job, batch_size: int) -> dict[str, str]:
     return {
         "PYTHONPATH": str(REPOSITORY),
         JOB_VARIABLE: str(job_file(job)),
-        "TORCHINDUCTOR_CACHE_DIR": str(job.folder / f"inductor-{batch_size}"),
+        "TORCHINDUCTOR_CACHE_DIR": str(_compiled(job, batch_size)),
         "TMPDIR": str(temporary),
         "HF_HUB_OFFLINE": "1",
     }

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -173,7 +174,11 @@ def requirements(name: str) -> Path:
 def main() -> None:
     """``python -m benchmarks.peers.recipe JOB``: prepare a job, in the peer's environment."""
     job = Job.read(Path(sys.argv[1]))
-    load(job.peer).prepare(job)
+    try:
+        load(job.peer).prepare(job)
+    except subprocess.CalledProcessError as error:
+        # The tool's own words stand above; ours would hide them from who reads the last lines.
+        sys.exit(f"{job.peer}: the tool ended with exit code {error.returncode}")
 
 
 if __name__ == "__main__":

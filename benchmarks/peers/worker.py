@@ -35,6 +35,7 @@ class PeerWorker(Worker):
     def __init__(self, job: Job) -> None:
         super().__init__()
         self._job = job
+        self._pixels: Pixels | None = None
 
     def _open(self, case: dict[str, Any], spawned_ns: int) -> dict[str, Any]:
         """Open the case, and compare its output with eager's.
@@ -43,7 +44,8 @@ class PeerWorker(Worker):
             RunFailed: when that is another, or it computes in another precision.
         """
         wanted = Case.from_dict(case)
-        pixels = make_pixels(wanted.batch_size)
+        # Kept here: OpenVINO and ONNX Runtime only borrow the memory of what is bound.
+        self._pixels = pixels = make_pixels(wanted.batch_size)
         imported = time.monotonic_ns()
         opened = load(self._job.peer).open_model(self._job, wanted.artefact, pixels, wanted.threads)
         loaded = time.monotonic_ns()
