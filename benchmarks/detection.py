@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -158,18 +159,22 @@ def summary(trials: Sequence[Trial], limit_s: float) -> dict[str, Any]:
             and (kind == "alarm" or (trial.interval is not None and trial.interval[0] > 1))
             and (kind == "alarm" or trial.seconds <= limit_s)
         ]
-        logs = [trial.ratio for trial in mine if trial.ratio]
+        ratios = [trial.ratio for trial in mine if trial.ratio]
+        widths = [
+            (trial.interval[1] - trial.interval[0]) / 2 / trial.ratio
+            for trial in mine
+            if trial.interval and trial.ratio
+        ]
         told[kind] = {
             "trials": len(mine),
             "seen": len(seen),
             "share": len(seen) / len(mine),
             "share_interval": clopper_pearson(len(seen), len(mine), 0.95),
-            "median_ratio": statistics.median(logs) if logs else None,
-            "median_half_width": statistics.median(
-                (trial.interval[1] - trial.interval[0]) / 2 for trial in mine if trial.interval
-            )
-            if any(trial.interval for trial in mine)
-            else None,
+            "median_ratio": statistics.median(ratios) if ratios else None,
+            "median_half_width": statistics.median(widths) if widths else None,
+            # More than the intervals promise would be what differs from process to process.
+            "deviation": statistics.stdev(map(math.log, ratios)) if len(ratios) > 1 else None,
+            "promised_deviation": math.hypot(*widths) / math.sqrt(len(widths)) / 1.96 if widths else None,
             "seconds": quartiles([trial.seconds for trial in mine]),
             "within_limit": sum(trial.seconds <= limit_s for trial in mine),
             "unsound": sum(trial.sound is False for trial in mine),

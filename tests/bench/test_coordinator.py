@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -90,6 +91,26 @@ def test_the_order_is_random_and_seeded(fake_cases):
     assert len(first) == 20
     assert all(sorted(entry) == [0, 1, 2] for entry in first)
     assert len(set(first)) > 3
+
+
+def test_ceilings_take_every_fourth_round_and_get_no_row(fake_cases, monkeypatch):
+    from vit_deploy.bench import ceiling
+
+    asked = []
+    monkeypatch.setattr(ceiling, "describe_ceiling", lambda measured: {"key": measured.case.key})
+    monkeypatch.setattr(ceiling, "limit_of", lambda *given: asked.append(given) or {"share": 0.5})
+    (case,) = fake_cases(only={})
+    bound = replace(case, role="ceiling", artefact="products")
+    settings = Settings(**{**QUICK, "rounds": 9})
+    result = run_bench([case, bound], settings, start_worker=Instant)
+    assert [row.key for row in result.rows] == [case.key]
+    assert [1 in entry for entry in result.order] == [True, False, False, False] * 2 + [True]
+    assert result.ceilings == ({"key": bound.key},)
+    assert result.rows[0].limit == {"share": 0.5}
+    ((asked_case, p50_ns, images_per_s, ceilings),) = asked
+    assert (asked_case, p50_ns) == (case, 6.0)
+    assert images_per_s == pytest.approx(2e9 / 12)
+    assert [entry.case for entry in ceilings] == [bound]
 
 
 def test_samples_are_kept_by_round(fake_cases):

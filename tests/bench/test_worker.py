@@ -169,3 +169,17 @@ def test_every_library_is_told_the_same_threads(monkeypatch):
 def test_what_the_user_says_of_waiting_is_kept(monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert thread_settings(1)["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_streams_measure_side_by_side(fake_cases):
+    (case,) = fake_cases((1,), only={"step_us": 10_000, "threads": 2})
+    case = replace(case, streams=2, threads=2)
+    with CaseWorker(case) as worker:
+        open_case(worker, case)
+        worker.ask("warm", TIMEOUT_S, limit_ns=50_000_000, tolerance=1.0)
+        taken = worker.ask("measure", TIMEOUT_S, budget_ns=200_000_000, minimum=2, maximum=1000)
+        worker.ask("finish", TIMEOUT_S)
+    # Two sleeps at once: a sample for each 5 ms, though each of them lasts 10.
+    rate = len(taken["samples_ns"]) * 1e9 / taken["elapsed_ns"]
+    assert 110 < rate <= 200
+    assert min(taken["samples_ns"]) >= 10_000_000
