@@ -13,14 +13,9 @@ from typing import TYPE_CHECKING, Any
 from vit_deploy.bench.coordinator import run_bench
 from vit_deploy.bench.result import BenchResult
 from vit_deploy.deploy.tuning.decision import Decision, decide
+from vit_deploy.deploy.tuning.final import final
 from vit_deploy.deploy.tuning.grid import Wish, candidates_of
-from vit_deploy.deploy.tuning.race import (
-    FINALISTS,
-    FIRST_DURATION_S,
-    LONGEST_FINAL_S,
-    Race,
-    Trial,
-)
+from vit_deploy.deploy.tuning.race import Race, Trial
 from vit_deploy.errors import BudgetUnmet, RunFailed, UsageFailed
 from vit_deploy.protocols import Silent
 
@@ -99,7 +94,7 @@ class Tuning:
         asked = ", ".join(limit.text for limit in self.budget)
         if best is None or best.row is None:
             raise BudgetUnmet(f"nothing was measured that could hold {asked}")
-        has = ", ".join(f"{limit.metric} {_figure(limit, best.row)}" for limit in self.budget)
+        has = ", ".join(f"{limit.metric} {limit.told(best.row)}" for limit in self.budget)
         raise BudgetUnmet(
             f"nothing that was measured holds the budget; the best was {best.case.key} with {has}",
             expected=asked,
@@ -145,7 +140,7 @@ def tune(
     heat = _side_by_side(bundle, cases)
     race = Race(trials, objective, budget, time_s, seed, heat, measure or run_bench, progress or Silent())
     race.run()
-    holding = _final(race)
+    holding = final(race)
     decision = decide(holding, objective) if holding else None
     _tell_apart(holding, decision, objective)
     if not any(entry.measured for entry in trials):
@@ -191,65 +186,6 @@ def default_record(tuning: Tuning) -> DefaultRecord:
         ),
         measured_with={"vit-deploy": __version__, **({case.backend: backend} if backend else {})},
     )
-
-
-def _final(race: Race) -> list[Trial]:
-    """The last runs, longer ones, until some of the finalists hold the budget; those that do."""
-    pool = _pool(race)
-    while pool:
-        group, pool = pool[:FINALISTS], pool[FINALISTS:]
-        race.progress.phase(f"final: {len(group)} candidates")
-        each = race.left_s / len(group) - race.overhead_s
-        duration = min(LONGEST_FINAL_S, max(2 * FIRST_DURATION_S, each / 2))
-        for entry in group:
-            entry.status, entry.why = "in the race", ""
-        holding = [
-            entry for entry in race.heat_of(group, duration, soundness=True) if _holds(entry, race.budget)
-        ]
-        if holding:
-            for entry in pool:
-                if entry.status == "in the race":
-                    entry.leave(
-                        "no time", "it was behind the finalists, and there was no time to be sure of it"
-                    )
-            return holding
-        if race.left_s <= 0:
-            break
-    return []
-
-
-def _pool(race: Race) -> list[Trial]:
-    """Who may come into the final, the best first: the survivors, then those that were only slower.
-
-    Those come in where fewer than two are left, and where no survivor holds the budget.
-    """
-    others = [entry for entry in race.trials if entry.status in ("worse", "no time") and entry.measured]
-    survivors = [entry for entry in race.standing() if entry.measured]
-    others.sort(key=race.rank)
-    few = max(0, 2 - len(survivors))
-    return [*survivors, *others] if race.budget else [*survivors, *others[:few]]
-
-
-def _holds(trial: Trial, budget: Sequence[Limit]) -> bool:
-    """Whether a finalist holds the budget; one that does not leaves the race with the reason."""
-    row = trial.row
-    if row is None or trial.status != "in the race":
-        return False
-    found = [(limit, limit.holds(row)) for limit in budget]
-    broken = [f"{limit.metric} is {_figure(limit, row)}" for limit, word in found if word != "holds"]
-    if broken:
-        trial.leave("over budget", "; ".join(broken))
-    return not broken
-
-
-def _figure(limit: Limit, row: Row) -> str:
-    """A row's figure in the words of a limit."""
-    figure = limit.figure(row)
-    if figure is None:
-        return f"not known from {len(row.samples_ns)} samples (give --time more)"
-    if limit.metric == "memory":
-        return f"{figure / 1e6:.0f} MB"
-    return f"{figure:.4g}" if limit.is_floor else f"{figure:.4g} ms"
 
 
 def _tell_apart(holding: Sequence[Trial], decision: Decision | None, objective: Objective) -> None:

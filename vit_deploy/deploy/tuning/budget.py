@@ -58,6 +58,15 @@ class Limit:
         inside = figure >= self.value if self.is_floor else figure <= self.value
         return "holds" if inside else "breaks"
 
+    def told(self, row: Row) -> str:
+        """The row's figure in words."""
+        figure = self.figure(row)
+        if figure is None:
+            return f"not known from {len(row.samples_ns)} samples (give --time more)"
+        if self.metric == "memory":
+            return f"{figure / 1e6:.0f} MB"
+        return f"{figure:.4g}" if self.is_floor else f"{figure:.4g} ms"
+
     def clearly_broken(self, row: Row) -> bool:
         """Whether no more samples could mend it, with 97.5 % confidence: what a short run may decide by.
 
