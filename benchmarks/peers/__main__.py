@@ -124,9 +124,8 @@ def _able(names: Sequence[str]) -> tuple[list[str], list[dict[str, str]]]:
     if unknown:
         raise SystemExit(f"no peer {', '.join(sorted(unknown))}: there are {', '.join(recipe.names())}")
     reasons = {name: recipe.load(name).PEER.unavailable() for name in names}
-    skipped = [
-        {"peer": recipe.load(name).PEER.title, "reason": reason} for name, reason in reasons.items() if reason
-    ]
+    unable = {recipe.load(name).PEER.title: reason for name, reason in reasons.items() if reason}
+    skipped = [{"peer": peer, "reason": reason} for peer, reason in {**unable, **recipe.ELSEWHERE}.items()]
     return [name for name, reason in reasons.items() if not reason], skipped
 
 

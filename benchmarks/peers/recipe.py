@@ -37,6 +37,10 @@ weights are random, so that bf16 is farther off than it is on trained ones.
 """
 
 
+ELSEWHERE = {"TensorRT and ModelOpt": "they need an NVIDIA GPU, and this comparison runs on the CPU"}
+"""Peers that have no recipe here, and why."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """One row of a peer: the same artefact with other settings.
