@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vit_deploy.cli._output import human_bytes, next_step, print_table, warn
+from vit_deploy.cli._output import human_bytes, next_step, note, print_table, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -126,7 +126,7 @@ def unmet_slos(scenarios: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def tell_of(result: BenchResult) -> None:
-    """Warnings on stderr: what failed, and what must be known before a figure is believed."""
+    """On stderr: what failed, and what must be known before a figure is believed."""
     for row in result.rows:
         if not row.ok:
             warn(f"{row.artefact} on {row.backend}, batch {row.batch_size}, failed: {row.error}")
@@ -134,6 +134,9 @@ def tell_of(result: BenchResult) -> None:
         why = "; ".join(row.disturbed)
         warn(f"{row.artefact} on {row.backend}, batch {row.batch_size}, was disturbed: {why}")
     soundness = result.soundness or {}
+    bounds = soundness.get("ratio_interval")
+    if bounds:
+        note(f"the same against itself (A/A): {soundness['ratio']:.3f} ({bounds[0]:.3f}–{bounds[1]:.3f})")
     if soundness.get("sound") is False:
         warn(f"this run is unsound: {soundness.get('reason')}")
     if result.interrupted:
