@@ -70,10 +70,13 @@ class LiveTable(Hidden):
     ) -> None:
         from rich.live import Live
 
+        from vit_deploy.report.bench.rows import Naming
+
         rows = {place: case for place, case in enumerate(cases) if case.role == "case"}
         self._lines = {
             place: _Line(case, "kept" if case.key in done else "waiting") for place, case in rows.items()
         }
+        self._naming = Naming(list(rows.values()))
         self._console, self._baseline, self._clock = console, baseline, clock
         self._phase, self._turns = "", 0
         self._peers: Any = None
@@ -176,7 +179,7 @@ class LiveTable(Hidden):
         from vit_deploy.bench.statistics import median, relative_half_width
         from vit_deploy.report.bench.words import number
 
-        name = f"{line.case.artefact} on {line.case.backend}, batch {line.case.batch_size}"
+        name = self._naming.whole(line.case)
         if line.error:
             return [name, f"failed: {line.error.splitlines()[0][:60]}", "", "", ""]
         if not line.medians:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.report.bench import words
+from vit_deploy.report.bench.rows import visible
 from vit_deploy.report.facts import fact_rows
 from vit_deploy.report.words import UNKNOWN, count
 
@@ -23,6 +24,7 @@ def _cut(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _short(text: str) -> str:
+    text = visible(text)
     return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"
 
 
@@ -40,7 +42,28 @@ def environment_rows(report: BenchReport) -> list[tuple[str, str]]:
 
 def machine_rows(report: BenchReport) -> list[tuple[str, str]]:
     """What the machine did meanwhile."""
-    return _cut(fact_rows(report.machine))
+    told = {
+        _MACHINE.get(name, name): _shared(name, value)
+        for name, value in report.machine.items()
+        if name != "limits"
+    }
+    return _cut(fact_rows(told))
+
+
+_MACHINE = {
+    "measuring_s": "seconds of measuring",
+    "steal_share": "taken by other guests of the host",
+    "foreign_cores": "cores used by other processes",
+    "quota_throttled_share": "held back by a quota",
+    "thermal_throttles": "times slowed by heat",
+    "mhz": "clock in MHz",
+}
+
+
+def _shared(name: str, value: Any) -> Any:
+    """Shares in percent; other facts as they are."""
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return words.percent(value) if known and name.endswith("_share") else value
 
 
 def row_facts(row: RowRecord) -> list[tuple[str, str]]:
@@ -51,6 +74,9 @@ def row_facts(row: RowRecord) -> list[tuple[str, str]]:
 
 
 _GPU = {"h2d": "host to device", "compute": "compute", "d2h": "device to host", "enqueue": "enqueue"}
+
+
+_LENGTHY = ("samples_ns", "products", "key")
 
 
 def gpu_rows(row: RowRecord) -> list[tuple[str, str]]:
@@ -65,7 +91,7 @@ def gpu_rows(row: RowRecord) -> list[tuple[str, str]]:
 
 def ceiling_rows(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
     """One ceiling; its single products are for the JSON document."""
-    return _cut(fact_rows({name: value for name, value in entry.items() if not isinstance(value, list)}))
+    return _cut(fact_rows({name: value for name, value in entry.items() if name not in _LENGTHY}))
 
 
 def order_text(report: BenchReport, most: int = 12) -> str:

@@ -54,10 +54,12 @@ def markdown(report: BenchReport) -> str:
     """The report as Markdown, short enough for a comment on GitHub, ending in a line break."""
     naming = Naming(report.rows)
     found = groups(report)
-    told = words.headline(report)
+    told, sound = words.headline(report), not words.is_unsound(report)
     opening = [f"### {_mark(report)}Benchmark: {escape(told[:1].lower() + told[1:])}", ""]
     opening += [*_cautions(report)]
-    opening += [f"- {escape(cut(words.verdict(group, naming)))}" for group in found[:40] if group.measured]
+    opening += [
+        f"- {escape(cut(words.verdict(group, naming, sound)))}" for group in found[:40] if group.measured
+    ]
     blocks = [opening, *(_group(group, naming) for group in found)]
     blocks += [list(_scenarios(report, naming)), list(_skipped(report)), [_legend(report)], _folded(report)]
     return fitted(["\n".join(block) for block in blocks if block])

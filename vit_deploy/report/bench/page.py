@@ -9,7 +9,7 @@ from vit_deploy.report.bench import facts, words
 from vit_deploy.report.bench.bars import cold_figure, memory_figure
 from vit_deploy.report.bench.cells import failed_cells, limit_cells, result_cells
 from vit_deploy.report.bench.curves import frontier_figure, throughput_figure
-from vit_deploy.report.bench.rows import Group, Naming, groups, is_baseline
+from vit_deploy.report.bench.rows import Group, Naming, groups, is_baseline, visible
 from vit_deploy.report.bench.spread import distribution_figure, time_figure
 from vit_deploy.report.words import count
 
@@ -87,7 +87,7 @@ class Page:
         return {**data, "shortened": self._shortened or self._detail != DETAILS[0]}
 
     def _cut(self, text: str) -> str:
-        most = self._detail.letters
+        text, most = visible(text), self._detail.letters
         return text if len(text) <= most else f"{text[: most - 1]}…"
 
     def _first(self, entries: Sequence[Any], most: int | None = None) -> tuple[Sequence[Any], int]:
@@ -107,12 +107,13 @@ class Page:
         cautions = [self._caution(caution) for caution in words.cautions(report)]
         measured = [group for group in self._groups if group.measured]
         shown, left_out = self._first(measured)
+        sound = not words.is_unsound(report)
         return {
             "headline": self._cut(words.headline(report)),
             "outcome": "failed" if any(entry["kind"] == "failed" for entry in cautions) else "passed",
             "subject": self._cut(self._subject()),
             "cautions": cautions,
-            "verdicts": [self._cut(words.verdict(group, self._naming)) for group in shown],
+            "verdicts": [self._cut(words.verdict(group, self._naming, sound)) for group in shown],
             "verdicts_left_out": left_out,
             "soundness": self._cut(words.soundness(report)),
         }
@@ -235,7 +236,11 @@ class Page:
         skipped, left_out = self._first(report.skipped)
         scenarios, _ = self._first(report.scenarios)
         told = [
-            {"backend": entry.backend, "reason": self._cut(entry.reason), "mend": self._cut(entry.mend)}
+            {
+                "backend": self._cut(entry.backend),
+                "reason": self._cut(entry.reason),
+                "mend": self._cut(entry.mend),
+            }
             for entry in skipped
         ]
         cells = [facts.scenario_cells(report, entry, self._naming) for entry in scenarios]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from vit_deploy.spec import size_text
 
@@ -12,7 +12,48 @@ if TYPE_CHECKING:
 
     from vit_deploy.bench.document import BenchReport, RowRecord
 
-_TOLD: dict[str, Callable[[RowRecord], str]] = {
+
+class Named(Protocol):
+    """What has a name among others: a row, or a case that is to become one."""
+
+    @property
+    def artefact(self) -> str:
+        """Its artefact's name."""
+
+    @property
+    def backend(self) -> str:
+        """What runs it."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images in an inference."""
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """``(height, width)``."""
+
+    @property
+    def contract(self) -> str:
+        """What it takes."""
+
+    @property
+    def threads(self) -> int:
+        """Of all its streams."""
+
+    @property
+    def streams(self) -> int:
+        """Inferences side by side."""
+
+    @property
+    def cuda_graph(self) -> bool:
+        """Whether a CUDA graph is replayed."""
+
+
+_TOLD: dict[str, Callable[[Named], str]] = {
     "device": lambda row: row.device,
     "image_size": lambda row: size_text(row.image_size) if row.image_size else "",
     "batch_size": lambda row: f"batch {row.batch_size}",
@@ -47,32 +88,37 @@ class Group:
 class Naming:
     """Short names of the rows of one report: only what differs between some of them is told."""
 
-    def __init__(self, rows: Sequence[RowRecord]) -> None:
+    def __init__(self, rows: Sequence[Named]) -> None:
         self._differs = [name for name, tell in _TOLD.items() if len({tell(row) for row in rows}) > 1]
 
-    def in_group(self, row: RowRecord) -> str:
+    def in_group(self, row: Named) -> str:
         """A row's name beside its peers: ``onnx-fp32 on onnxruntime, 2 threads``."""
         return self._name(row, [name for name in self._differs if name not in _OF_GROUP])
 
-    def of_series(self, row: RowRecord) -> str:
+    def of_series(self, row: Named) -> str:
         """The name of all rows that differ from this one in nothing but the batch size."""
         return self._name(row, [name for name in self._differs if name != "batch_size"])
 
-    def whole(self, row: RowRecord) -> str:
+    def whole(self, row: Named) -> str:
         """A row's name among all of the report."""
         return self._name(row, self._differs)
 
-    def group(self, row: RowRecord) -> str:
+    def group(self, row: Named) -> str:
         """What a row shares with its peers: ``batch 8, 384x384, on cuda:0``."""
         parts = [f"batch {row.batch_size}"]
         parts += [_TOLD["image_size"](row)] if "image_size" in self._differs and row.image_size else []
         parts += [f"on {row.device}"] if "device" in self._differs else []
-        return ", ".join(parts)
+        return visible(", ".join(parts))
 
     @staticmethod
-    def _name(row: RowRecord, told: Sequence[str]) -> str:
+    def _name(row: Named, told: Sequence[str]) -> str:
         words = [word for name in told if (word := _TOLD[name](row))]
-        return ", ".join([f"{row.artefact} on {row.backend}", *words])
+        return visible(", ".join([f"{row.artefact} on {row.backend}", *words]))
+
+
+def visible(text: str) -> str:
+    """Text without what steers a terminal, or turns the direction in which a whole page is read."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
 
 
 def groups(report: BenchReport) -> list[Group]:

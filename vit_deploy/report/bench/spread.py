@@ -247,17 +247,18 @@ def _limits(place: Place, low: float, high: float) -> list[str]:
 def _slices(row: RowRecord, rounds: int, each: int) -> list[tuple[float, tuple[float, float, float]]]:
     """For each slice of each round its place along time, and p10, p50, p90 over the row's median.
 
-    Where there are more rounds than places, neighbours share one.
+    Where there are more rounds than places, or few samples in each, neighbours share one.
     """
     import numpy as np
 
     found = []
-    together = math.ceil(rounds / MOST_SLICES)
     taken = row.rounds_ns
+    enough = LEAST * len(taken) / len(row.samples_ns)
+    together = max(1, math.ceil(rounds / MOST_SLICES), math.ceil(enough))
     for first in range(0, len(taken), together):
         samples = np.asarray([value for entry in taken[first : first + together] for value in entry])
-        enough = max(1, min(each * together, len(samples) // LEAST))
-        parts = np.array_split(samples, enough) if len(samples) else []
+        count = max(1, min(each * together, len(samples) // LEAST))
+        parts = np.array_split(samples, count) if len(samples) else []
         for number, part in enumerate(parts):
             low, middle, high = np.quantile(part, (0.1, 0.5, 0.9)) / NS_PER_MS / (row.p50_ms or 1)
             at = first + together * (number + 0.5) / len(parts)

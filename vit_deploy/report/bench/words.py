@@ -127,7 +127,12 @@ def _sureness(group: Group) -> str | None:
     return name if getattr(fastest, name) is not None else None
 
 
-def verdict(group: Group, naming: Naming) -> str:
+def is_unsound(report: BenchReport) -> bool:
+    """Whether the same artefact, measured against itself, was not equal."""
+    return report.soundness is not None and not report.soundness.sound
+
+
+def verdict(group: Group, naming: Naming, sound: bool = True) -> str:
     """Who is fastest in a group, by how much, and whether that can be told."""
     if not group.measured:
         return f"nothing could be measured at {group.title}"
@@ -135,7 +140,8 @@ def verdict(group: Group, naming: Naming) -> str:
     if len(group.measured) == 1:
         return f"measured at {group.title}: {_figures(fastest, naming)}"
     level = [naming.in_group(row) for row in ties(group)]
-    told = [f"fastest at {group.title}: {_figures(fastest, naming)}"]
+    what = "fastest" if sound else "lowest median, which decides nothing,"
+    told = [f"{what} at {group.title}: {_figures(fastest, naming)}"]
     told += [f"not told apart from {_list(level)}"] if level else []
     told += ["with too few rounds for an interval"] if _sureness(group) is None else []
     told += ["but it was disturbed"] if fastest.disturbed else []
@@ -163,7 +169,7 @@ def headline(report: BenchReport) -> str:
     measured = [row for row in report.rows if row.ok]
     if not measured:
         return "Nothing could be measured"
-    if report.soundness is not None and not report.soundness.sound:
+    if is_unsound(report):
         return "This run is unsound: its figures decide nothing"
     naming = Naming(report.rows)
     firsts = {group.title: group.measured[0] for group in groups(report) if len(group.measured) > 1}
@@ -219,14 +225,10 @@ def cautions(report: BenchReport) -> list[Caution]:
 
 
 def _unsound(report: BenchReport) -> Caution | None:
-    sound = report.soundness
-    if sound is None or sound.sound:
+    if not is_unsound(report):
         return None
-    why = sound.reason or "the same artefact, measured twice side by side, was not equally fast"
-    told = f"{times(sound.ratio)}× its own time" if sound.ratio is not None else ""
-    told += f" (95 %: {between(sound.ratio_interval)})" if told and sound.ratio_interval else ""
-    lines = tuple(line for line in (why, told) if line)
-    return Caution("failed", "Unsound: no figure of this run should be used", lines, first=True)
+    told = soundness(report)
+    return Caution("failed", "Unsound: no figure of this run should be used", (told,), first=True)
 
 
 def _interrupted(report: BenchReport) -> Caution | None:
@@ -241,9 +243,12 @@ def soundness(report: BenchReport) -> str:
     found = report.soundness
     if found is None:
         return "The same artefact was not measured against itself: nothing shows that equal comes out as equal."
-    ratio = f"{times(found.ratio)} ×" if found.ratio is not None else "unknown"
-    interval = f" (95 %: {between(found.ratio_interval)})" if found.ratio_interval else ""
-    told = f"The same artefact against itself: {ratio}{interval}"
+    if found.ratio is None:
+        return f"The same artefact against itself: {found.reason or 'nothing is known'}."
+    sure = report.settings.get("soundness_confidence")
+    sure = f"{100 * sure:g}" if isinstance(sure, float) else "95"
+    interval = f" ({sure} %: {between(found.ratio_interval)})" if found.ratio_interval else ""
+    told = f"The same artefact against itself took {times(found.ratio)} × its own time{interval}"
     if found.sound:
-        return f"{told}, which holds 1: this run does not see differences where there are none."
-    return f"{told}. {found.reason or 'It does not hold 1.'}"
+        return f"{told}, which holds 1: this run sees no difference where there is none."
+    return f"{told}, which does not hold 1: it sees differences where there are none."
