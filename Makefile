@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all lint type bench peers agreement mutations coverage golden docs build check gpu-check clean
+.PHONY: help setup demo test test-all lint type bench detection peers agreement mutations coverage golden docs build check gpu-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,7 +41,7 @@ type: setup ## mypy, strict
 	$(BIN)/mypy
 
 bench: setup ## the project's own speed and memory, against a bare torch export and a bare loop
-	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in $(filter-out benchmarks/detection.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
 
 RESULTS := benchmarks/results/$(or $(DEVICE),amd-epyc-2-cores)
 
@@ -51,9 +51,12 @@ peers: setup ## ours beside others' tools, each in its own environment, in one r
 agreement: setup ## whether our p50 is what OpenVINO's benchmark_app and a bare ONNX Runtime loop measure
 	$(BIN)/python benchmarks/agreement.py --output "$(RESULTS)/agreement.json"
 
+detection: setup ## does bench see a 2 % slow-down, and none where there is none? 40 quiet minutes
+	$(BIN)/python benchmarks/detection.py --output "$(RESULTS)/detection.json"
+
 mutations: setup ## put injected faults and honest artefacts to the parity check; rewrites benchmarks/parity/README.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check polygraphy==0.53.6
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.parity --output "benchmarks/results/$(or $(DEVICE),amd-epyc-2-cores)/mutations.json"
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.parity --output "$(RESULTS)/mutations.json"
 
 coverage: setup ## measure every specimen again and rewrite docs/coverage.md; ONLY=timm/eva measures some of them
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.specimens --only "$(ONLY)"
