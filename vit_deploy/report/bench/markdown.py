@@ -56,28 +56,33 @@ def markdown(report: BenchReport) -> str:
     found = groups(report)
     told, sound = words.headline(report), not words.is_unsound(report)
     opening = [f"### {_mark(report)}Benchmark: {escape(told[:1].lower() + told[1:])}", ""]
-    opening += [*_cautions(report)]
-    opening += [
-        f"- {escape(cut(words.verdict(group, naming, sound)))}" for group in found[:40] if group.measured
-    ]
-    blocks = [opening, *(_group(group, naming) for group in found)]
+    opening += _cautions(report, first=True)
+    verdicts = [words.verdict(group, naming, sound) for group in found[:40] if group.measured]
+    opening += [f"- {escape(cut(told[:1].upper() + told[1:]))}" for told in verdicts]
+    blocks = [opening, _cautions(report, first=False), *(_group(group, naming) for group in found)]
     blocks += [list(_scenarios(report, naming)), list(_skipped(report)), [_legend(report)], _folded(report)]
     return fitted(["\n".join(block) for block in blocks if block])
 
 
 def _mark(report: BenchReport) -> str:
-    kinds = [caution.kind for caution in words.cautions(report)]
-    return f"{_MARKS[kinds[0]]} " if kinds else ""
+    """A cross where the figures decide nothing, a warning where there is something to know first."""
+    if words.is_unsound(report) or not any(row.ok for row in report.rows):
+        return f"{_MARKS['failed']} "
+    return f"{_MARKS['unverified']} " if words.cautions(report) else ""
 
 
-def _cautions(report: BenchReport) -> Iterator[str]:
+def _cautions(report: BenchReport, *, first: bool) -> list[str]:
+    """Those of the whole run, which stand before the verdict, or the others."""
+    lines: list[str] = []
     for caution in words.cautions(report):
-        yield f"> {_MARKS[caution.kind]} **{escape(caution.title)}**"
-        shown = caution.lines[:10]
-        yield from (f"> - {escape(cut(line, 300))}" for line in shown)
-        if len(shown) < len(caution.lines):
-            yield f"> - *{len(caution.lines) - len(shown)} more*"
-        yield ""
+        if caution.first is not first:
+            continue
+        shown, rest = caution.lines[:10], len(caution.lines) - 10
+        lines.append(f"> {_MARKS[caution.kind]} **{escape(caution.title)}**")
+        lines += [f"> - {escape(cut(line, 300))}" for line in shown]
+        lines += [f"> - *{rest} more*"] if rest > 0 else []
+        lines.append("")
+    return lines if first else lines[:-1]
 
 
 def _group(group: Group, naming: Naming) -> list[str]:

@@ -10,7 +10,7 @@ document.querySelectorAll("table.sortable").forEach((table) => {
       const rising = heading.getAttribute("aria-sort") !== "ascending";
       table.querySelectorAll("[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
       heading.setAttribute("aria-sort", rising ? "ascending" : "descending");
-      const key = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
+      const key = (row) => row.cells[column]?.dataset.value ?? row.cells[column]?.textContent ?? "None";
       const number = (text) => (text === "None" ? Infinity : Number(text));
       body.append(...[...body.rows].sort((one, other) => {
         const [a, b] = [key(one), key(other)];
