@@ -19,7 +19,7 @@ import pytest
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import recipe
 from benchmarks.peers.environments import PeerEnvironment, folder_for, pins
-from benchmarks.peers.measure import Entry, measure, plan, resumable
+from benchmarks.peers.measure import Entry, measure, most_at_once, plan, resumable, together
 from benchmarks.peers.models import MODELS, PeerModel
 from benchmarks.peers.ours import OurModel
 from benchmarks.peers.places import README, RESULTS
@@ -150,7 +150,32 @@ def test_peers_and_failed_ones_become_rows_of_one_run(prepared, ours):
         assert row["p50_ms"] > 0
         assert row["samples_ns"]
         assert row["max_abs_diff"] == 0.0
-    assert {len(entry) for entry in group["order"]} == {2}
+    (run,) = group["runs"]
+    assert run["tools"] == ["one", "two"]
+    assert {len(entry) for entry in run["order"]} == {2}
+
+
+def test_rows_that_do_not_fit_into_memory_take_several_runs_with_the_baseline_in_each(prepared, ours):
+    case = case_of(prepared, "timm-onnx", "fp32", ours, 1, 1)
+    mine = [Entry(name, name, "fp32", case, None, "", {}) for name in ("eager", "ort")]
+    others = [Entry(name, name, "fp32", case, prepared, "", {}) for name in "abcd"]
+    failed = Entry("lost", "lost", "", None, prepared, "why", {})
+    entries = [*mine, failed, *others]
+
+    def names(most):
+        return [[entry.tool for entry in run] for run in together(entries, most)]
+
+    assert names(6) == [["eager", "ort", "a", "b", "c", "d"]]
+    assert names(4) == [["eager", "ort", "a", "b"], ["eager", "c", "d"]]
+    assert names(2) == [["eager", "ort"], *(["eager", name] for name in "abcd")]
+    assert together([failed], 4) == [[]]
+
+
+def test_how_many_fit():
+    gigabyte = 10**9
+    assert most_at_once(gigabyte, 24 * gigabyte) == 7
+    assert most_at_once(gigabyte // 50, 24 * gigabyte) > 50
+    assert most_at_once(100 * gigabyte, gigabyte) == 2
 
 
 def test_a_worker_needs_nothing_but_the_standard_library():
@@ -299,10 +324,10 @@ def document():
         "title": "ViT-A",
         "note": "at 224",
         "batch_size": 1,
-        "soundness": {"sound": True, "ratio": 1.001, "ratio_interval": [0.99, 1.01]},
+        "runs": [{"soundness": {"sound": True, "ratio": 1.001, "ratio_interval": [0.99, 1.01]}}],
         "rows": [row("mine", 10.0), row("close", 10.3), row("slow", 20.0), row("half", 5.0, "bf16"), failed],
     }
-    other = {**copy.deepcopy(group), "title": "ViT-B", "note": "", "soundness": None}
+    other = {**copy.deepcopy(group), "title": "ViT-B", "note": "", "runs": [{"soundness": None}] * 2}
     other["rows"][0] = row("mine", 234.4)
     return {
         "environment": {"cpu": "Some CPU"},
@@ -323,6 +348,7 @@ def test_the_short_table_has_a_line_for_each_tool_and_a_column_for_each_model(do
     assert table[5] == "| HALF | bf16 | 5.00 (4.90–5.10) | 5.00 (4.90–5.10) |"
     assert table[6] == "| LOST | – | failed | failed |"
     assert lines[0].startswith("Median milliseconds")
+    assert "in one run (of ViT-B in more, for lack of memory, each with eager)" in lines[0]
     assert "ViT-A: at 224" in lines[-3]
     assert "TensorRT (no NVIDIA GPU)" in lines[-3]
     assert "Close: closer 1.0" in lines[-1]

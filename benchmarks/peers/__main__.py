@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers import recipe
-from benchmarks.peers.measure import measure, plan, resumable
+from benchmarks.peers.measure import measure, most_at_once, plan, resumable
 from benchmarks.peers.models import MODELS
 from benchmarks.peers.ours import prepare_ours
 from benchmarks.peers.places import README, REPOSITORY, RESULTS, WORK
@@ -143,10 +143,15 @@ def _group(told: argparse.Namespace, ours: OurModel, peers: list[Prepared], size
             "title": ours.model.title,
             "note": ours.model.note,
             "batch_size": size,
-            **measure(entries, settings),
+            **measure(entries, settings, _most(ours)),
         }
         _write(kept, {"plan": planned, "group": group})
     return group
+
+
+def _most(ours: OurModel) -> int:
+    weights = (ours.checkpoint / "model.safetensors").stat().st_size
+    return most_at_once(weights, environment()["memory_bytes"])
 
 
 def _settings(told: argparse.Namespace, model: PeerModel, size: int) -> Settings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers import recipe
@@ -28,6 +28,11 @@ TITLES = {
     "torchscript": "**vit-deploy** TorchScript",
 }
 """What the table calls our rows; the weights of none of them are rounded."""
+
+
+USABLE_MEMORY = 0.85
+WORKER_BYTES = 300_000_000
+"""A worker without its weights."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,55 @@ def plan(ours: OurModel, peers: Sequence[Prepared], batch_size: int, threads: in
     return entries
 
 
-def measure(entries: Sequence[Entry], settings: Settings, progress: Progress | None = None) -> dict[str, Any]:
-    """Measure the entries beside each other.
+def together(entries: Sequence[Entry], most: int) -> list[list[Entry]]:
+    """The runs that a machine's memory asks for: one, unless there are more rows than fit side by side.
+
+    Ours come first and stay together; each further run has the baseline again, so that a ratio is always of
+    neighbours.
+
+    Args:
+        entries: the rows, the baseline first.
+        most: how many workers may live at once, the baseline's twin not counted.
+    """
+    alive = [entry for entry in entries if entry.case is not None]
+    if len(alive) <= most:
+        return [alive]
+    ours = sum(entry.prepared is None for entry in alive)
+    first = max(most, ours)
+    size = max(1, most - 1)
+    rest = alive[first:]
+    return [alive[:first], *([alive[0], *rest[at : at + size]] for at in range(0, len(rest), size))]
+
+
+def most_at_once(weights_bytes: int, memory_bytes: int) -> int:
+    """How many workers of a model fit into memory: a tool holds its weights twice, more or less."""
+    return max(2, int(USABLE_MEMORY * memory_bytes / (2 * weights_bytes + WORKER_BYTES)) - 1)
+
+
+def measure(
+    entries: Sequence[Entry], settings: Settings, most: int = 64, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Measure the entries beside each other, ``most`` at once.
 
     Returns:
-        ``rows`` in the order of the entries, failed ones among them, and what the run says of itself:
-        ``settings``, ``soundness``, ``machine`` and ``order``.
+        ``rows`` in the order of the entries, failed ones among them, and of each run ``tools``, ``settings``,
+        ``soundness``, ``machine`` and ``order``.
     """
+    rows: dict[str, dict[str, Any]] = {}
+    runs: list[dict[str, Any]] = []
+    for members in together(entries, most):
+        if not members:
+            break
+        # Eager is held against itself once.
+        told = _measure(members, replace(settings, soundness=settings.soundness and not runs), progress)
+        for row in told.pop("rows"):
+            rows.setdefault(row["key"], row)
+        runs.append({"tools": [entry.tool for entry in members], **told})
+    return {"runs": runs, "rows": [_row(entry, rows) for entry in entries]}
+
+
+def _measure(entries: Sequence[Entry], settings: Settings, progress: Progress | None) -> dict[str, Any]:
+    """One run."""
     peers = {backend_of(entry.prepared.job.peer): entry.prepared for entry in entries if entry.prepared}
 
     def start_worker(case: Case) -> CaseWorker:
@@ -85,14 +132,11 @@ def measure(entries: Sequence[Entry], settings: Settings, progress: Progress | N
 
     cases = [entry.case for entry in entries if entry.case is not None]
     try:
-        result = run_bench(cases, settings, start_worker=start_worker, progress=progress).to_dict()
+        told = run_bench(cases, settings, start_worker=start_worker, progress=progress).to_dict()
     finally:
         for prepared in peers.values():
             prepared.tidy()
-    rows = {row["key"]: row for row in result.pop("rows")}
-    kept = ("settings", "soundness", "machine", "order")
-    told = {name: result.get(name) for name in kept}
-    return {**told, "rows": [_row(entry, rows) for entry in entries]}
+    return {name: told.get(name) for name in ("settings", "soundness", "machine", "order", "rows")}
 
 
 _NOT_OURS = ("sha256", "files", "format", "artefact", "contract", "worst_ratio", "verified", "gpu", "limit")
