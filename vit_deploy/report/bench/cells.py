@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     Cut = Callable[[str], str]
 
 
+_SHOWN_ELSEWHERE = ("unverified", "disturbed")
+"""Notes that the page tells in a place of their own."""
+
+
 def failed_cells(row: RowRecord, cut: Cut) -> dict[str, Any]:
     """Of a row that failed: why."""
     return {"error": cut(row.error or "it gave no reason")}
@@ -56,7 +60,7 @@ def result_cells(row: RowRecord, cut: Cut) -> dict[str, Any]:
 def _flags(row: RowRecord) -> list[str]:
     """What a reader of the figures must know; why it was disturbed stands at the top of the page."""
     told = ["disturbed"] if row.disturbed else []
-    return told + [note for note in row.notes if note != "unverified"]
+    return told + [note for note in row.notes if not note.startswith(_SHOWN_ELSEWHERE)]
 
 
 def limit_cells(limit: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,9 +61,13 @@ _MACHINE = {
 
 
 def _shared(name: str, value: Any) -> Any:
-    """Shares in percent; other facts as they are."""
+    """Shares in percent, numbers short; other facts as they are."""
     known = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return words.percent(value) if known and name.endswith("_share") else value
+    if isinstance(value, dict):
+        return {inner: _shared(inner, entry) for inner, entry in value.items()}
+    if known and name.endswith("_share"):
+        return words.percent(value)
+    return words.number(value, 4) if isinstance(value, float) else value
 
 
 def row_facts(row: RowRecord) -> list[tuple[str, str]]:

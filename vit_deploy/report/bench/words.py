@@ -185,6 +185,7 @@ def headline(report: BenchReport) -> str:
     level = any(ties(group) for group in groups(report) if len(group.measured) > 1)
     told = f"{names[0]} is {'among the fastest' if level else 'fastest'}"
     told += "" if only.verified else ", but never verified"
+    told += ", as far as a disturbed run can tell" if any(row.disturbed for row in firsts.values()) else ""
     return f"{told}: {by}" if by else told
 
 
