@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers import recipe
 from benchmarks.peers.measure import measure, most_at_once, plan, resumable
-from benchmarks.peers.models import MODELS
+from benchmarks.peers.models import MODELS, largest_batch
 from benchmarks.peers.ours import prepare_ours
 from benchmarks.peers.places import README, REPOSITORY, RESULTS, WORK
 from benchmarks.peers.preparation import prepare_peer
@@ -95,7 +95,7 @@ def run(told: argparse.Namespace, models: Sequence[PeerModel], sizes: Sequence[i
     prepared: list[tuple[OurModel, list[Prepared]]] = []
     for model in models:
         _say(f"{model.title}: our side")
-        ours = prepare_ours(model, max(sizes), told.threads)
+        ours = prepare_ours(model, largest_batch(sizes), told.threads)
         peers = []
         for name in names:
             began = time.monotonic()

@@ -9,10 +9,14 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vit_deploy.model.config import OutputName
 
 IMAGE_SIZE = 224
 SEED = 0
+LARGEST_BATCH = 8
+"""What everything is prepared for, so that measuring one batch size makes nothing anew."""
 
 
 @dataclass(frozen=True)
@@ -71,3 +75,8 @@ MODELS = {
         PeerModel("clip-b", "CLIP-B/16", "vit_base_patch16_clip_224", **_CLIP),
     )
 }
+
+
+def largest_batch(batch_sizes: Sequence[int]) -> int:
+    """The batch size that artefacts are made for."""
+    return max(LARGEST_BATCH, *batch_sizes)

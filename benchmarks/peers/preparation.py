@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers import recipe
 from benchmarks.peers.environments import PeerEnvironment, environment_for
-from benchmarks.peers.models import IMAGE_SIZE
+from benchmarks.peers.models import IMAGE_SIZE, largest_batch
 from benchmarks.peers.places import HERE, REPOSITORY
 from benchmarks.peers.recipe import Job, PreparationFailed, Variant
 from benchmarks.peers.worker import JOB_VARIABLE
@@ -77,7 +77,7 @@ def prepare_peer(name: str, ours: OurModel, batch_sizes: Sequence[int], threads:
     """Prepare a peer on a model, or take what was prepared before."""
     folder = ours.folder / "peers" / name
     folder.mkdir(parents=True, exist_ok=True)
-    job = Job(name, ours.model, ours.checkpoint, ours.reference, folder, max(batch_sizes))
+    job = Job(name, ours.model, ours.checkpoint, ours.reference, folder, largest_batch(batch_sizes))
     try:
         environment = environment_for(recipe.requirements(name))
     except PreparationFailed as failure:
