@@ -324,8 +324,16 @@ def document():
         "title": "ViT-A",
         "note": "at 224",
         "batch_size": 1,
-        "runs": [{"soundness": {"sound": True, "ratio": 1.001, "ratio_interval": [0.99, 1.01]}}],
-        "rows": [row("mine", 10.0), row("close", 10.3), row("slow", 20.0), row("half", 5.0, "bf16"), failed],
+        "runs": [
+            {"soundness": {"key": "mine/x", "sound": True, "ratio": 1.001, "ratio_interval": [0.99, 1.01]}}
+        ],
+        "rows": [
+            row("mine", 10.0, notes=["noisy"]),
+            row("close", 10.3),
+            row("slow", 20.0),
+            row("half", 5.0, "bf16"),
+            failed,
+        ],
     }
     other = {**copy.deepcopy(group), "title": "ViT-B", "note": "", "runs": [{"soundness": None}] * 2}
     other["rows"][0] = row("mine", 234.4)
@@ -361,9 +369,11 @@ def test_bold_means_that_no_fp32_row_is_proven_faster(document):
 
 def test_the_long_table_says_why_a_row_failed(document):
     text = render_long(document)
-    assert "| LOST | – | failed: pip / failed badly | | | | | | |" in text
-    assert "| MINE | fp32 | 10.0 (9.80–10.2) | 0.50 (0.48–0.52) | – | 100 | 1.52 | 123 | 1.2e-06 |" in text
-    assert "Eager against itself: 1.001 (0.990–1.010), sound." in text
+    assert "| LOST | – | failed: pip / failed badly | | | | | | | |" in text
+    assert (
+        "| MINE | fp32 | 10.0 (9.80–10.2) | 0.50 (0.48–0.52) | – | 100 | 1.52 | 123 | 1.2e-06 | noisy |" in text
+    )
+    assert "`mine` against itself: 1.001 (0.990–1.010), sound." in text
     assert "`close --it`" in text
 
 

@@ -26,7 +26,7 @@ from benchmarks.peers.ours import prepare_ours
 from benchmarks.peers.places import README, REPOSITORY, RESULTS, WORK
 from benchmarks.peers.preparation import prepare_peer
 from benchmarks.peers.recipe import PreparationFailed
-from benchmarks.peers.table import insert, render_long, render_short
+from benchmarks.peers.table import insert, render_long, render_short, require_place
 from vit_deploy.bench.coordinator import Settings
 from vit_deploy.environment import environment, usable_cores
 
@@ -68,6 +68,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Prepare, measure, write, render."""
     told = arguments()
+    if told.readme and not told.prepare_only:
+        require_place(README)  # before half an hour is spent
     if not told.render_only:
         models = [_named(MODELS, name) for name in told.models.split(",")]
         sizes = [int(size) for size in told.batch_sizes.split(",")]
@@ -155,7 +157,7 @@ def _most(ours: OurModel) -> int:
 
 
 def _settings(told: argparse.Namespace, model: PeerModel, size: int) -> Settings:
-    """A slow group has few turns; the first batch size also has eager against itself."""
+    """A slow group has few turns, and no row against itself."""
     return Settings(
         duration_s=told.duration,
         rounds=SLOW_ROUNDS if size >= model.slow_from else None,

@@ -114,7 +114,7 @@ def measure(
     for members in together(entries, most):
         if not members:
             break
-        # Eager is held against itself once.
+        # One of the rows is held against itself, in the first run.
         told = _measure(members, replace(settings, soundness=settings.soundness and not runs), progress)
         for row in told.pop("rows"):
             rows.setdefault(row["key"], row)

@@ -103,8 +103,8 @@ def render_long(document: dict[str, Any]) -> str:
         lines += [f"## {group['title']}, batch {group['batch_size']}", ""]
         lines += [_soundness(sound), ""] if sound else []
         lines += [
-            "| tool | computes in | p50 ms | ratio to eager | p90 ms | img/s | cold s | peak MB | max diff |",
-            "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            "| tool | computes in | p50 ms | ratio to eager | p90 ms | img/s | cold s | peak MB | max diff | |",
+            "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
             *(_long(row) for row in group["rows"]),
             "",
         ]
@@ -115,7 +115,7 @@ def render_long(document: dict[str, Any]) -> str:
 def _long(row: dict[str, Any]) -> str:
     if not row["ok"]:
         reason = " ".join(str(row["error"]).split()).replace("|", "/")[:300]
-        return f"| {row['title']} | {row.get('arithmetic') or DASH} | failed: {reason} | | | | | | |"
+        return f"| {row['title']} | {row.get('arithmetic') or DASH} | failed: {reason} | | | | | | | |"
     cold = row.get("cold_start_ms")
     cells = [
         row["title"],
@@ -128,18 +128,30 @@ def _long(row: dict[str, Any]) -> str:
         str(round(row["peak_rss_bytes"] / 1e6)) if row.get("peak_rss_bytes") else DASH,
         f"{row['max_abs_diff']:.1e}" if "max_abs_diff" in row else DASH,
     ]
-    noted = "; ".join([*row.get("notes", ()), *row.get("disturbed", ())])
-    return f"| {' | '.join(cells)} |" + (f" {noted}" if noted else "")
+    return f"| {' | '.join([*cells, '; '.join(row.get('notes', ()))])} |"
 
 
 def _soundness(sound: dict[str, Any]) -> str:
     ratio, bounds = sound.get("ratio"), sound.get("ratio_interval")
     measured = f"{ratio:.3f} ({bounds[0]:.3f}–{bounds[1]:.3f})" if ratio and bounds else DASH
-    return f"Eager against itself: {measured}, {'sound' if sound.get('sound') else 'NOT SOUND'}."
+    tool = sound["key"].partition("/")[0]
+    return f"`{tool}` against itself: {measured}, {'sound' if sound.get('sound') else 'NOT SOUND'}."
 
 
 def _recipe(peer: dict[str, Any]) -> str:
     return f"- {peer['title']}: `{peer['command']}`"
+
+
+def require_place(readme: Path) -> str:
+    """The text of a file that has the two comments.
+
+    Raises:
+        PreparationFailed: when they are not there, or more than once.
+    """
+    whole = readme.read_text(encoding="utf-8")
+    if whole.count(START) != 1 or whole.count(END) != 1 or whole.index(START) > whole.index(END):
+        raise PreparationFailed(f"{readme.name} lacks the lines {START!r} and {END!r}, once each and in order")
+    return whole
 
 
 def insert(readme: Path, text: str) -> None:
@@ -148,9 +160,7 @@ def insert(readme: Path, text: str) -> None:
     Raises:
         PreparationFailed: when they are not there, or more than once.
     """
-    whole = readme.read_text(encoding="utf-8")
-    if whole.count(START) != 1 or whole.count(END) != 1 or whole.index(START) > whole.index(END):
-        raise PreparationFailed(f"{readme.name} lacks the lines {START!r} and {END!r}, once each and in order")
+    whole = require_place(readme)
     before, _, rest = whole.partition(START)
     after = rest.partition(END)[2]
     readme.write_text(f"{before}{START}\n{text}\n{END}{after}", encoding="utf-8")
