@@ -3,7 +3,7 @@
     python -m benchmarks.peers --prepare-only            # environments, weights, exports, compiles; minutes
     python -m benchmarks.peers --resume                  # go on where an earlier run was stopped
     python -m benchmarks.peers --models vit-b --batch-sizes 1 --output /tmp/peers.json
-    python -m benchmarks.peers --render-only             # the tables again, from what was recorded
+    python -m benchmarks.peers --render-only             # intervals and tables again, from the samples kept
 
 Measure on a quiet machine. A tool is run as its own documentation has it, except that all have the same
 number of threads, and threads that wait do not spin: a tool whose default is to spin may be faster alone.
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers import recipe
+from benchmarks.peers.derive import derived
 from benchmarks.peers.measure import measure, most_at_once, plan, resumable
 from benchmarks.peers.models import MODELS, largest_batch
 from benchmarks.peers.ours import prepare_ours
@@ -78,6 +79,8 @@ def main() -> int:
             return 0
         _write(told.output, document)
     document = json.loads(told.output.read_text(encoding="utf-8"))
+    document["groups"] = [derived(group) for group in document["groups"]]
+    _write(told.output, document)
     told.output.with_suffix(".md").write_text(render_long(document), encoding="utf-8")
     print(render_short(document))
     if told.readme:

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.bench import results
+from vit_deploy.bench.bootstrap import process_reach
 from vit_deploy.bench.compare import compare
 from vit_deploy.bench.likeness import differences
 from vit_deploy.bench.metrics import METRICS, Reading, change_between
@@ -103,6 +104,16 @@ def test_intervals_of_changes_hold_the_truth_as_often_as_they_say():
         _, (low, high) = change_between(*readings)
         held += low <= 0.03 <= high
     assert 0.93 < held / 2000 < 0.97
+
+
+def test_a_change_between_two_runs_knows_that_processes_differ():
+    same = Reading(10.0, (10.0, 10.0))
+    assert change_between(same, same) == (0.0, (0.0, 0.0))
+    low, high = change_between(same, same, processes=2)[1]
+    assert low == pytest.approx(math.exp(-process_reach(2)) - 1)
+    assert high == pytest.approx(math.exp(process_reach(2)) - 1)
+    assert METRICS["p50"].processes == 2
+    assert METRICS["ratio"].processes == 0  # each run's interval of it knows
 
 
 def test_tails_are_drawn_by_round():

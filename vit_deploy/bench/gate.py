@@ -94,12 +94,11 @@ class Judgement:
         return [asdict(entry) for entry in self.findings]
 
 
-def judge_result(gates: Sequence[Gate], report: BenchReport) -> Judgement:
-    """Judge one result by itself.
+def require_absolute(gates: Sequence[Gate]) -> None:
+    """Refuse a gate that one result by itself cannot be held against.
 
     Raises:
         UsageFailed: for a gate that is against an earlier result.
-        NotJudged: when the run was unsound or was interrupted.
     """
     for gate in gates:
         if gate.relative:
@@ -108,6 +107,16 @@ def judge_result(gates: Sequence[Gate], report: BenchReport) -> Judgement:
                 expected=f"a figure of this result, such as 'p99 > 50ms', not {gate.text!r}",
                 next_command=f"vit-deploy bench compare OLD.json NEW.json --fail-if {gate.text!r}",
             )
+
+
+def judge_result(gates: Sequence[Gate], report: BenchReport) -> Judgement:
+    """Judge one result by itself.
+
+    Raises:
+        UsageFailed: for a gate that is against an earlier result.
+        NotJudged: when the run was unsound or was interrupted.
+    """
+    require_absolute(gates)
     _require_fit("the run", report)
     return Judgement(
         tuple(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vit_deploy.bench import soundness
 from vit_deploy.bench.baseline import find_baseline
 from vit_deploy.bench.member import Member
-from vit_deploy.bench.rows import latency_ratio, throughput_ratio
+from vit_deploy.bench.rows import paired_latency, paired_throughput
 from vit_deploy.bench.settings import NS_PER_S, Turns
 from vit_deploy.environment import usable_cores
 
@@ -142,7 +142,7 @@ class Group:
             baseline = next(m for m in everyone if soundness.twin_of(m.case).key == member.measured.case.key)
         if baseline is None or baseline is member.measured:
             return True
-        found = latency_ratio(member.measured, baseline), throughput_ratio(member.measured, baseline)
+        found = paired_latency(member.measured, baseline), paired_throughput(member.measured, baseline)
         widths = [entry.half_width if entry else None for entry in found]
         return all(width is not None and width <= self._settings.precision_target for width in widths)
 

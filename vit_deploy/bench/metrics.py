@@ -15,7 +15,7 @@ from functools import partial
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
-from vit_deploy.bench.bootstrap import MINIMUM_ROUNDS, RESAMPLES, student_t
+from vit_deploy.bench.bootstrap import MINIMUM_ROUNDS, RESAMPLES, process_reach, student_t
 from vit_deploy.bench.statistics import CONFIDENCE
 
 if TYPE_CHECKING:
@@ -49,8 +49,13 @@ class Reading:
     why: str = ""
 
 
-def change_between(old: Reading, new: Reading) -> tuple[float | None, Interval | None]:
+def change_between(old: Reading, new: Reading, *, processes: int = 0) -> tuple[float | None, Interval | None]:
     """The relative change from ``old`` to ``new`` (0.03 is 3 % more), and its 95 % interval.
+
+    Args:
+        old: the earlier figure.
+        new: the later one.
+        processes: from how many fresh processes they come, where their intervals do not know of that yet.
 
     The interval is made of those of both, on a logarithmic scale: the method of variance estimates recovery
     (MOVER; Zou & Donner 2008, "Construction of confidence intervals about effect measures").
@@ -64,7 +69,8 @@ def change_between(old: Reading, new: Reading) -> tuple[float | None, Interval |
         return relative, None
     old_less, old_more = _reach(old.value, old.interval)
     new_less, new_more = _reach(new.value, new.interval)
-    down, up = math.hypot(new_less, old_more), math.hypot(new_more, old_less)
+    apart = process_reach(processes)
+    down, up = math.hypot(new_less, old_more, apart), math.hypot(new_more, old_less, apart)
     if not math.isfinite(down + up):
         return relative, None
     return relative, ((1 + relative) * math.exp(-down) - 1, (1 + relative) * math.exp(min(up, 100)) - 1)
@@ -90,6 +96,7 @@ class Metric:
         lower_is_better: whether less is an improvement.
         once: whether a run measures it once, so that no interval can be had and the value itself is judged.
         timed: whether what other processes do meanwhile changes it.
+        processes: fresh processes in the change of it, that the readings' intervals do not know of.
     """
 
     name: str
@@ -99,6 +106,7 @@ class Metric:
     lower_is_better: bool = True
     once: bool = False
     timed: bool = True
+    processes: int = 2
 
 
 def _told(row: RowRecord, value: float | None, interval: Interval | None) -> Reading:
@@ -212,7 +220,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("p90", "p90", "ms", partial(_tail, name="p90", q=0.9)),
         Metric("p99", "p99", "ms", partial(_tail, name="p99", q=0.99)),
         Metric("images_per_s", "img/s", "rate", _rate, lower_is_better=False),
-        Metric("ratio", "ratio", "ratio", _ratio),
+        Metric("ratio", "ratio", "ratio", _ratio, processes=0),
         Metric("cold", "cold", "ms", _single(lambda row: row.cold_ms), once=True),
         Metric("rss", "peak", "bytes", _single(lambda row: row.peak_rss_bytes), once=True, timed=False),
         Metric("bytes", "moved", "bytes", _single(_moved), once=True, timed=False),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_deploy.bench.bootstrap import (
     Estimate,
+    between_processes,
     clustered_median,
     estimate,
     paired,
@@ -95,12 +96,25 @@ def _scaled(found: Estimate | None, unit: float = 1.0) -> tuple[float, float] | 
 
 def latency_ratio(measured: Measured, baseline: Measured, *, confidence: float = CONFIDENCE) -> Estimate | None:
     """Latency over the baseline's, the medians of each round paired: below 1 is faster."""
-    ratios = paired(round_medians(measured.rounds), round_medians(baseline.rounds))
-    return estimate(ratios, confidence=confidence)
+    found = paired_latency(measured, baseline, confidence=confidence)
+    return between_processes(found, confidence=confidence)
 
 
 def throughput_ratio(measured: Measured, baseline: Measured) -> Estimate | None:
     """Images per second over the baseline's, paired by round: above 1 is faster."""
+    return between_processes(paired_throughput(measured, baseline))
+
+
+def paired_latency(
+    measured: Measured, baseline: Measured, *, confidence: float = CONFIDENCE
+) -> Estimate | None:
+    """The same as :func:`latency_ratio`, of these two processes alone: what longer measuring makes narrower."""
+    ratios = paired(round_medians(measured.rounds), round_medians(baseline.rounds))
+    return estimate(ratios, confidence=confidence)
+
+
+def paired_throughput(measured: Measured, baseline: Measured) -> Estimate | None:
+    """The same as :func:`throughput_ratio`, of these two processes alone."""
     mine, theirs = (round_rates(entry.rounds, entry.elapsed_ns) for entry in (measured, baseline))
     scale = measured.case.batch_size / baseline.case.batch_size
     return estimate([scale * ratio for ratio in paired(mine, theirs)])

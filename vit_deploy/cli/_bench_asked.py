@@ -61,7 +61,7 @@ def asked_of(context: click.Context, options: Mapping[str, Any]) -> Asked:
         HostileInput: for a suite that cannot be read.
     """
     from vit_deploy.bench.coordinator import Settings
-    from vit_deploy.bench.gate import parse_gate
+    from vit_deploy.bench.gate import parse_gate, require_absolute
     from vit_deploy.bench.grid import Grid
     from vit_deploy.bench.scenarios import ScenarioSettings, parse_slo
     from vit_deploy.bench.suites import load_suite
@@ -78,6 +78,8 @@ def asked_of(context: click.Context, options: Mapping[str, Any]) -> Asked:
         }
 
     settings = replace(suite.settings() if suite else Settings(), **said(_SETTINGS_READERS))
+    gates = tuple(map(parse_gate, options["fail_if"]))
+    require_absolute(gates)  # before minutes are spent
     device = options["device"] or (suite.device if suite else "")
     plain = {**(suite.plan() if suite else {}), **said(_PLAN_READERS)}
     return Asked(
@@ -93,7 +95,7 @@ def asked_of(context: click.Context, options: Mapping[str, Any]) -> Asked:
             timeout_s=settings.timeout_s,
         ),
         slo=parse_slo(options["slo"]) if options["slo"] else None,
-        gates=tuple(map(parse_gate, options["fail_if"])),
+        gates=gates,
         strict=options["strict"],
     )
 

@@ -90,7 +90,8 @@ def command(
     else:
         print_result(result)
     tell_of(result)
-    _judge(report, asked)
+    if not result.interrupted:
+        _judge(report, asked)
     end(result, opened)
     return 130 if result.interrupted else result.exit_code
 

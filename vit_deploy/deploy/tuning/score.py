@@ -97,7 +97,7 @@ def ratio_of(row: Row, other: Row, objective: Objective) -> Ratio | None:
 
 def paired(mine: Sequence[float | None], theirs: Sequence[float | None]) -> Ratio | None:
     """The ratio of costs that were measured round by round, the same rounds on both sides."""
-    found = bootstrap.estimate(bootstrap.paired(mine, theirs))
+    found = bootstrap.between_processes(bootstrap.estimate(bootstrap.paired(mine, theirs)))
     return Ratio(found.value, *found.interval) if found and found.interval else None
 
 
