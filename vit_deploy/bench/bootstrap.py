@@ -49,7 +49,8 @@ FEWEST_BLOCKS = 10
 PROCESS_SCATTER = 0.004
 """By how much an artefact's time differs from one fresh process to another: the standard deviation of its
 logarithm. ``benchmarks/detection.py`` tells that of ratios of two, as ``deviation``: a ViT-Ti in ONNX Runtime,
-one thread on one core, is at 0.4 to 0.6 %, where the rounds of one run promise 0.15 to 0.3 %."""
+one thread on one core, is at 0.57 to 0.74 %, where the rounds of one run promise some 0.2 %. More than this
+constant's 0.57 % for a pair would hide true differences of 2 %; it makes 7 % of A/A trials false alarms."""
 
 _MOST_AT_ONCE = 2_000_000
 """Numbers resampled at once: 16 MB."""
