@@ -68,7 +68,7 @@ def test_the_winner_is_shown_and_written(invoke, bundle, machine):
     assert [row[-1] for row in cells] == ["winner", "worse"]
     assert "left out: unproven: it was never verified: there was no GPU" in result.err
     assert "winner: quick on fake (cpu), batch 1, 1 thread, 1 stream" in result.err
-    assert "why: 0.50 (0.50 to 0.50) times the time of an inference of slow/fake/cpu/b1" in result.err
+    assert "why: 0.50 (0.49 to 0.51) times the time of an inference of slow/fake/cpu/b1" in result.err
     assert f"next: vit-deploy predict '{path}' IMAGE" in result.err
     assert Bundle.open(path).manifest.default.artefact == "quick"
 
