@@ -139,11 +139,13 @@ class Exporter(Protocol):
         staging: Path,
         progress: Progress,
         source: Artefact | None = None,
+        precision: Precision = "fp32",
     ) -> ExportedFiles:
         """Write the artefact's files into the empty folder ``staging``.
 
         Args:
             source: the accepted artefact of the format in ``needs``; ``None`` where that is empty.
+            precision: one of ``precisions``; that of ``source`` where there is one.
 
         Raises:
             ExportFailed: when it cannot be made, or its linter refuses it.

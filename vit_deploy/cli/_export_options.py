@@ -17,7 +17,7 @@ from vit_deploy.errors import UsageFailed
 from vit_deploy.model.architectures import DEFAULT_ARCH
 from vit_deploy.parity.images import MAX_IMAGES
 from vit_deploy.protocols import option_fields
-from vit_deploy.spec import CONTRACTS, EAGER_PRECISIONS
+from vit_deploy.spec import CONTRACTS, PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--format", "formats", default="onnx", show_default=True, help="Formats, by comma, or `all`."),
     click.option(
         "--dtype",
-        type=click.Choice(EAGER_PRECISIONS),
+        type=click.Choice(PRECISIONS),
         default="fp32",
         show_default=True,
         help="Declared precision of the artefacts.",
@@ -119,8 +119,8 @@ def _flag(field: Any, takers: Sequence[str]) -> Callable[..., Any]:
         return click.option(f"{flag}/--no-{flag.removeprefix('--')}", field.name, **settings)
     if choices:
         settings["type"] = click.Choice(choices)
-    elif isinstance(field.default, int):
-        settings["type"] = int
+    elif isinstance(field.default, (int, float)):
+        settings["type"] = type(field.default)
     return click.option(flag, field.name, **settings)
 
 

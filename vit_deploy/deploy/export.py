@@ -83,7 +83,7 @@ def export_model(
     plain = model.config.io_spec(tuple(outputs), batch, sizes=image_sizes)
     spec = contracted(plain, contract, model.config, model.preprocessing, picture_sizes)
     asked = [registry.exporter(name) for name in dict.fromkeys(formats)]
-    exporters = _in_order(asked, spec, output, options or {})
+    exporters = _in_order(asked, spec, precision, output, options or {})
     chosen = {exporter.format: exporter.Options(**values) for exporter, values in _options(exporters, options)}
     for exporter in asked:
         offered = registry.precisions(exporter)
@@ -110,7 +110,7 @@ def _check(editor: BundleEditor, images: Sequence[Path], verify: bool) -> Parity
 
 
 def _in_order(
-    exporters: list[Exporter], spec: IOSpec, output: Path, options: Mapping[str, Any]
+    exporters: list[Exporter], spec: IOSpec, precision: Precision, output: Path, options: Mapping[str, Any]
 ) -> list[Exporter]:
     """What others are built from comes first; it is added where it is missing, or has options given."""
     ordered: list[Exporter] = []
@@ -119,15 +119,17 @@ def _in_order(
         if not exporter.needs or exporter.needs in asked:
             continue
         needed = registry.exporter(exporter.needs)
-        if set(option_fields(needed.Options)) & set(options) or not _has(output, exporter.needs, spec):
+        if set(option_fields(needed.Options)) & set(options) or not _has(
+            output, exporter.needs, spec, precision
+        ):
             ordered.append(needed)
     ordered.extend(exporters)
     unique = {exporter.format: exporter for exporter in ordered}
     return sorted(unique.values(), key=lambda exporter: bool(exporter.needs))
 
 
-def _has(output: Path, format: str, spec: IOSpec) -> bool:
-    """Whether the bundle holds an artefact of ``format`` with these inputs and outputs."""
+def _has(output: Path, format: str, spec: IOSpec, precision: Precision) -> bool:
+    """Whether the bundle holds an artefact of ``format`` and ``precision`` with these inputs and outputs."""
     from vit_deploy.bundle import Bundle
     from vit_deploy.bundle.manifest import MANIFEST_NAME
 
@@ -135,6 +137,7 @@ def _has(output: Path, format: str, spec: IOSpec) -> bool:
         return False
     return any(
         record.format == format
+        and record.precision == precision
         and record.io_spec().inputs == spec.inputs
         and record.io_spec().outputs == spec.outputs
         for record in Bundle.open(output).records.values()

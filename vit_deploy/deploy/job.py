@@ -84,7 +84,9 @@ class Job:
         started = time.perf_counter()
         staging = self.editor.stage(name)
         options = self.options[exporter.format]
-        exported = exporter.export(self.editor.model, self.spec, options, staging, self.progress, source)
+        exported = exporter.export(
+            self.editor.model, self.spec, options, staging, self.progress, source, self.precision
+        )
         candidate = self.editor.candidate(name, exporter.format, self.precision, exported)
         exported_at = time.perf_counter()
         judged = self._judge(candidate)
