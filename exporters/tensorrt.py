@@ -73,6 +73,7 @@ class TensorRTExporter:
         staging: Path,
         progress: Progress,
         source: Artefact | None = None,
+        precision: Precision = "fp32",  # noqa: ARG002 - see there
     ) -> ExportedFiles:
         """See :class:`vit_deploy.protocols.Exporter`; ``source`` is the accepted ONNX artefact.
 

@@ -62,6 +62,7 @@ class TorchScriptExporter:
         staging: Path,
         progress: Progress,
         source: Artefact | None = None,  # noqa: ARG002 - it is built from the model itself
+        precision: Precision = "fp32",  # noqa: ARG002 - see there
     ) -> ExportedFiles:
         """See :class:`vit_deploy.protocols.Exporter`.
 
