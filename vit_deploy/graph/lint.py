@@ -75,9 +75,9 @@ def lint(model: ir.Model, config: Architecture, spec: IOSpec) -> GraphFacts:
     """
     facts = GraphFacts.of(model)
     problems = [
-        *_wrong_interface(model, spec),
-        *_leftovers(model),
-        *_refused_by_onnx(model, spec),
+        *wrong_interface(model, spec),
+        *leftovers(model),
+        *refused_by_onnx(model, spec),
     ]
     if isinstance(config, ViTConfig):
         problems += [*_wrong_operators(facts, config, spec), *_stray_movement(model, spec)]
@@ -108,7 +108,8 @@ def _wrong_operators(facts: GraphFacts, config: ViTConfig, spec: IOSpec) -> list
     return problems + [f"{facts.operators[name]} {name}" for name in present]
 
 
-def _wrong_interface(model: ir.Model, spec: IOSpec) -> list[str]:
+def wrong_interface(model: ir.Model, spec: IOSpec) -> list[str]:
+    """Inputs and outputs that are not those of ``spec``, by name and shape."""
     problems = []
     for kind, values, wanted in (
         ("input", model.graph.inputs, spec.inputs),
@@ -156,7 +157,8 @@ def _after_the_first_block(model: ir.Model) -> Iterator[ir.Node]:
             mixed.update(node.outputs)
 
 
-def _leftovers(model: ir.Model) -> list[str]:
+def leftovers(model: ir.Model) -> list[str]:
+    """What nobody uses or may see: unused weights, foreign operators, traces of the machine."""
     unused = [
         name
         for name, value in model.graph.initializers.items()
@@ -171,7 +173,7 @@ def _leftovers(model: ir.Model) -> list[str]:
     ]
 
 
-def _refused_by_onnx(model: ir.Model, spec: IOSpec) -> list[str]:
+def refused_by_onnx(model: ir.Model, spec: IOSpec) -> list[str]:
     """ONNX's own checker, on the graph with its weights as inputs so that none is read."""
     import onnx
 

@@ -44,7 +44,8 @@ class _Weight:
     def read(self) -> memoryview:
         """The weight's bytes, read now."""
         array = self.tensor.numpy()
-        return memoryview(array.reshape(-1)).cast("B")
+        # As bytes, for dtypes that numpy itself does not have: a memoryview knows neither bfloat16 nor float8.
+        return memoryview(array.reshape(-1).view("uint8"))
 
 
 def write_model(model: ir.Model, target: Path, *, external_data: bool = False) -> tuple[str, ...]:
