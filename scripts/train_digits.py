@@ -112,7 +112,8 @@ def _parameter_groups(model: ViT, recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
-def _batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """The indices of one epoch in random order, ``size`` at a time; the rest is left out."""
     order = torch.randperm(count, generator=generator)
     for start in range(0, count - size + 1, size):
         yield order[start : start + size]
@@ -137,7 +138,7 @@ def train(pixels: Tensor, labels: Tensor, recipe: Recipe, *, quiet: bool = False
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     for epoch in range(recipe.epochs):
         mean_loss = 0.0
-        for chosen in _batches(len(labels), recipe.batch_size, generator):
+        for chosen in batches(len(labels), recipe.batch_size, generator):
             logits = model(augment(pixels[chosen], recipe, generator))
             loss = F.cross_entropy(logits, labels[chosen], label_smoothing=recipe.label_smoothing)
             optimiser.zero_grad()

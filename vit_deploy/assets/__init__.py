@@ -1,4 +1,4 @@
-"""What travels with the package: a tiny trained ViT for handwritten digits, its sample pictures, and suites."""
+"""What travels with the package: tiny trained ViTs for handwritten digits, sample pictures, and suites."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vit_deploy.errors import ImportFailed
 
-__all__ = ["digits_directory", "sample_images", "suites_directory"]
+__all__ = ["digits_directory", "outliers_directory", "sample_images", "suites_directory"]
 
 
 def digits_directory() -> Path:
@@ -16,12 +16,24 @@ def digits_directory() -> Path:
     Raises:
         ImportFailed: when the installed package lacks it, or lies in a zip file.
     """
-    found = files("vit_deploy.assets") / "digits"
-    directory = Path(str(found))
+    return _model_directory("digits")
+
+
+def outliers_directory() -> Path:
+    """The same for the digits model with outliers, which plain fp16 and plain int8 ruin.
+
+    Raises:
+        ImportFailed: when the installed package lacks it, or lies in a zip file.
+    """
+    return _model_directory("outliers")
+
+
+def _model_directory(name: str) -> Path:
+    directory = Path(str(files("vit_deploy.assets") / name))
     if not (directory / "config.json").is_file():
         raise ImportFailed(
-            f"the digits model is not at {str(directory)!r}",
-            expected="the folder vit_deploy/assets/digits, unpacked, as the wheel installs it",
+            f"the {name} model is not at {str(directory)!r}",
+            expected=f"the folder vit_deploy/assets/{name}, unpacked, as the wheel installs it",
             next_command="pip install --force-reinstall --no-deps vit-deploy",
         )
     return directory
