@@ -240,7 +240,7 @@ def main() -> int:
     parser.add_argument("--power-trials", type=int, default=40)
     parser.add_argument("--alarm-trials", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0, help="the longest a power trial may take")
-    parser.add_argument("--alarm-seconds", type=float, default=7.0, help="about how long an A/A trial takes")
+    parser.add_argument("--alarm-seconds", type=float, default=14.0, help="about how long an A/A trial takes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
     given = parser.parse_args()

@@ -57,6 +57,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--peers", default=",".join(recipe.names()), help="by comma (%(default)s)")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of every tool (%(default)s)")
     parser.add_argument("--duration", type=float, default=4.0, help="seconds of samples of a row (%(default)s)")
+    parser.add_argument("--launches", type=int, default=2, help="processes of a row, in turn (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of turns (%(default)s)")
     parser.add_argument("--output", type=Path, default=RESULTS / DEVICE / "peers.json", help="(%(default)s)")
     parser.add_argument("--prepare-only", action="store_true", help="measure nothing")
@@ -164,6 +165,7 @@ def _settings(told: argparse.Namespace, model: PeerModel, size: int) -> Settings
     return Settings(
         duration_s=told.duration,
         rounds=SLOW_ROUNDS if size >= model.slow_from else None,
+        launches=told.launches,
         seed=told.seed,
         soundness=size < model.slow_from,
     )

@@ -5,17 +5,13 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.bench.bootstrap import (
-    Estimate,
-    between_processes,
-    clustered_median,
-    estimate,
-    paired,
-    round_medians,
-)
+from vit_deploy.bench.bootstrap import round_medians
+from vit_deploy.bench.launches import median_over_launches, ratio_of_rounds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from vit_deploy.bench.bootstrap import Estimate
 
 NS_PER_MS = 1e6
 
@@ -33,12 +29,12 @@ def derived(group: Mapping[str, Any]) -> dict[str, Any]:
 
 def _derived(row: dict[str, Any], by_key: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     rounds = rounds_of(row)
-    known = clustered_median(rounds)
+    known = median_over_launches(rounds, row.get("launch_lengths", ()))
     fresh = {"p50_interval_ms": _scaled(known), "half_width": known.half_width if known else None}
     baseline = by_key.get(row["baseline_key"])
     if baseline is not None and baseline is not row and row["key"] in by_key:
-        ratios = paired(round_medians(rounds), round_medians(rounds_of(baseline)))
-        ratio = between_processes(estimate(ratios))
+        medians = round_medians(rounds), round_medians(rounds_of(baseline))
+        ratio = ratio_of_rounds(*medians, row.get("launch_lengths", ()))
         if ratio is not None:
             fresh |= {"ratio": ratio.value, "ratio_interval": ratio.interval}
     return {**row, **fresh}

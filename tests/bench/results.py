@@ -108,6 +108,9 @@ def row(
         "files": {"model.onnx": "a" * 64},
         "round_lengths": [len(entry) for entry in rounds],
         "round_elapsed_ns": [sum(entry) for entry in rounds],
+        "launch_lengths": [2] * (len(rounds) // 2 - 1) + [2 + len(rounds) % 2]
+        if len(rounds) > 1
+        else [len(rounds)],
         "samples_ns": [sample for entry in rounds for sample in entry],
         **changes,
     }

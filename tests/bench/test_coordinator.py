@@ -16,6 +16,7 @@ from vit_deploy.errors import UsageFailed
 QUICK = {
     "duration_s": 0.2,
     "rounds": 4,
+    "launches": 1,
     "precision_target": 1e-9,
     "soundness": False,
     "timeout_s": 60.0,
@@ -152,6 +153,51 @@ def test_a_failure_is_a_row(fake_cases, orders, message, worker_exit):
     assert good.ratio == 1.0
     assert len(good.round_lengths) == 4
     assert result.exit_code == 0
+
+
+def test_every_launch_has_a_worker_of_its_own(fake_cases, tmp_path):
+    trace = tmp_path / "trace"
+    names = ("a", "b")
+    result = bench(fake_cases(**{name: {"trace": str(trace)} for name in names}), rounds=7, launches=3)
+    assert [row.launch_lengths for row in result.rows] == [(3, 3, 1)] * 2
+    assert len(set(trace.read_text().split())) == 6
+    assert all(row.ok and len(row.round_lengths) == 7 and row.ratio for row in result.rows)
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_a_launch_has_two_rounds_at_least(fake_cases):
+    (row,) = bench(fake_cases(only={}), rounds=5, launches=5).rows
+    assert row.launch_lengths == (3, 2)
+
+
+def test_the_cold_start_and_the_facts_are_those_of_the_first_launch(fake_cases):
+    seen = []
+
+    class Look(Quiet):
+        def round_done(self, case_index, measured):
+            seen.append((dict(measured.cold_start_ns), len(measured.launch_lengths)))
+
+    bench_settings = Settings(**{**QUICK, "rounds": 4, "launches": 2})
+    run_bench(fake_cases(only={}), bench_settings, listener=Look())
+    assert [launch for _, launch in seen] == [1, 1, 2, 2]
+    assert all(cold == seen[0][0] for cold, _ in seen)
+
+
+def test_a_worker_that_fails_in_a_later_launch_is_a_row(fake_cases):
+    begun = []
+
+    def start(case):
+        begun.append(case.key)
+        if len(begun) == 4:
+            raise process.CaseFailed("the second launch came to nothing")
+        return process.start_worker(case)
+
+    settings = Settings(**{**QUICK, "launches": 2})
+    result = run_bench(fake_cases(a={}, b={}), settings, start_worker=start)
+    assert sorted(row.ok for row in result.rows) == [False, True]
+    failed = next(row for row in result.rows if not row.ok)
+    assert "second launch" in failed.error
+    assert not psutil.Process().children(recursive=True)
 
 
 def test_a_hang_is_a_row(fake_cases):

@@ -46,6 +46,7 @@ def pair(fake_cases):
         for _ in range(rounds):
             base.rounds.append([round(1e6 * generator.gauss(1, 0.01)) for _ in range(5)])
             twin.rounds.append([round(1e6 * factor * generator.gauss(1, 0.01)) for _ in range(5)])
+        base.launch_lengths = twin.launch_lengths = [rounds // 5] * 5
         return base, twin
 
     return make

@@ -65,7 +65,7 @@ def test_the_document(invoke, bundle):
     result = invoke("bench", bundle(a={}, b={}), "--backend", "fake", "--batch-size", "1,2", *QUICK, "--json")
     assert result.code == 0
     document = result.json
-    assert document["schema"] == "vit-deploy/bench/2"
+    assert document["schema"] == "vit-deploy/bench/3"
     assert len(document["rows"]) == 4
     assert len(document["order"]) >= 4
     assert document["skipped"] == []
@@ -84,7 +84,7 @@ def test_a_table_a_file_and_the_next_command(invoke, bundle, tmp_path):
     assert "Latency on cpu, 1 thread" in result.out
     assert result.err.splitlines()[-1] == f"next: vit-deploy predict '{path}' IMAGE --backend fake"
     document = json.loads(output.read_text())
-    assert document["schema"] == "vit-deploy/bench/2"
+    assert document["schema"] == "vit-deploy/bench/3"
     assert "python" in document["environment"]
     assert [entry.name for entry in tmp_path.glob("*result*")] == ["result.json"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.deploy.tuning_fakes import BUNDLES, FakeMachine, row_of
 from vit_deploy import Bundle
-from vit_deploy.bench.bootstrap import process_reach
+from vit_deploy.bench.launches import launch_reach
 from vit_deploy.bundle import defaults as writing
 from vit_deploy.bundle import edit_bundle
 from vit_deploy.bundle.default import MachineRecord
@@ -223,7 +223,9 @@ def test_a_rate_is_held_to_its_floor():
 def test_a_paired_ratio_cancels_what_slows_both():
     drift = [1.0, 5.0, 2.0, 9.0, 1.5, 3.0, 4.0]
     ratio = paired([value * 1.1 for value in drift], drift)
-    apart = math.exp(process_reach(2))  # two processes: no rounds can tell that they do not differ
+    apart = math.exp(
+        launch_reach([0.0], processes=2)
+    )  # two processes: no rounds can tell that they do not differ
     assert (ratio.low, ratio.value, ratio.high) == pytest.approx((1.1 / apart, 1.1, 1.1 * apart))
     assert ratio.decides
     assert paired([1.0] * 5, [1.0] * 5) is None  # five rounds bound no median

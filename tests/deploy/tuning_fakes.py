@@ -65,7 +65,7 @@ def row_of(case, rounds, peak=10**8, error=None):
     values = dict.fromkeys((entry.name for entry in fields(Row)), None)
     values |= {name: getattr(case, name) for name in values if hasattr(case, name)}
     values |= {"ok": not error, "error": error, "exit_code": 1 if error else 0, "disturbed": (), "notes": ()}
-    values |= {"round_lengths": (), "round_elapsed_ns": (), "samples_ns": ()}
+    values |= {"round_lengths": (), "round_elapsed_ns": (), "launch_lengths": (), "samples_ns": ()}
     if not error:
         samples = [sample for entry in rounds for sample in entry]
         # Streams work side by side: a round lasts its share of the samples' time.
@@ -78,6 +78,7 @@ def row_of(case, rounds, peak=10**8, error=None):
             "peak_rss_bytes": peak,
             "round_lengths": tuple(map(len, rounds)),
             "round_elapsed_ns": tuple(elapsed),
+            "launch_lengths": (len(rounds),),
             "samples_ns": tuple(samples),
             "facts": {"version": "1.0"},
         }

@@ -85,7 +85,7 @@ def test_no_schema(tmp_path, raw):
     ("schema", "told"),
     [
         ("vit-deploy/bench/1", "another version"),
-        ("vit-deploy/bench/3", "another version"),
+        ("vit-deploy/bench/2", "another version"),
         ("vit-deploy/verify/1", "no result of a benchmark"),
         ("x" * 10_000, "no result of a benchmark"),
     ],

@@ -16,16 +16,14 @@ a smaller error, and smooth, which the bootstrap needs where there are few round
 few witnesses are too narrow; they are widened as Student's t is wider than the normal distribution
 (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 4.3).
 
-3. Two processes of one program differ for as long as they live, by where they lie in memory (Mytkowicz et
-   al. 2009, "Producing Wrong Data Without Doing Anything Obviously Wrong!"). No resampling of rounds can tell
-   that from a true difference, so :func:`between_processes` grants :data:`PROCESS_SCATTER` to every ratio.
-   What is more than that, the A/A of :mod:`vit_deploy.bench.soundness` looks for.
+What two processes of one program differ in, no resampling of rounds can tell from a true difference: that is
+:mod:`vit_deploy.bench.launches`'s part.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +43,6 @@ MINIMUM_ROUNDS = 6
 
 FEWEST_BLOCKS = 10
 """Fewer tell too little of their own scatter."""
-
-PROCESS_SCATTER = 0.004
-"""By how much an artefact's time differs from one fresh process to another: the standard deviation of its
-logarithm. ``benchmarks/detection.py`` tells that of ratios of two, as ``deviation``: a ViT-Ti in ONNX Runtime,
-one thread on one core, is at 0.57 to 0.74 %, where the rounds of one run promise some 0.2 %. More than this
-constant's 0.57 % for a pair would hide true differences of 2 %; it makes 7 % of A/A trials false alarms."""
 
 _MOST_AT_ONCE = 2_000_000
 """Numbers resampled at once: 16 MB."""
@@ -149,29 +141,6 @@ def estimate(values: Sequence[float], *, confidence: float = CONFIDENCE, seed: i
     return Estimate(math.exp(centre), ends, length)
 
 
-def between_processes(
-    found: Estimate | None, *, processes: int = 2, confidence: float = CONFIDENCE
-) -> Estimate | None:
-    """The same figure with an interval that also holds what differs from process to process.
-
-    Args:
-        found: from the rounds of one run.
-        processes: how many fresh processes it was made of: 2 for a ratio.
-        confidence: that of its interval.
-    """
-    if found is None or found.interval is None:
-        return found
-    reach = process_reach(processes, confidence)
-    down, up = (abs(math.log(end / found.value)) for end in found.interval)
-    ends = found.value * math.exp(-math.hypot(down, reach)), found.value * math.exp(math.hypot(up, reach))
-    return replace(found, interval=ends)
-
-
-def process_reach(processes: int, confidence: float = CONFIDENCE) -> float:
-    """How far figures of so many fresh processes scatter at this confidence, in logarithms."""
-    return NormalDist().inv_cdf((1 + confidence) / 2) * PROCESS_SCATTER * math.sqrt(processes)
-
-
 def _resampled(series: Array, length: int, generator: np.random.Generator) -> Array:
     """The midmeans of :data:`RESAMPLES` series made of blocks that are drawn from this one, end to start."""
     import numpy as np
@@ -241,13 +210,13 @@ def student_t(probability: float, freedom: float) -> float:
     return float(stdtrit(freedom, probability))
 
 
-def paired(values: Sequence[float | None], others: Sequence[float | None]) -> list[float]:
-    """The ratio of two figures of the same round, for each round that has both.
+def paired(values: Sequence[float | None], others: Sequence[float | None]) -> list[float | None]:
+    """The ratio of two figures of the same round, for each round; ``None`` where one of them is missing.
 
     Both were measured moments apart, so what slows the whole machine cancels.
     """
     pairs = zip(values, others, strict=False)  # a row that failed has fewer rounds
-    return [mine / theirs for mine, theirs in pairs if mine and theirs]
+    return [mine / theirs if mine and theirs else None for mine, theirs in pairs]
 
 
 def round_medians(rounds: Rounds) -> list[float | None]:

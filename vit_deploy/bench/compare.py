@@ -156,7 +156,7 @@ def _row(was: RowRecord, now: RowRecord, old: BenchReport, new: BenchReport) -> 
 
 
 def _change(metric: Metric, before: Reading, after: Reading) -> Change:
-    relative, interval = change_between(before, after, processes=metric.processes)
+    relative, interval = change_between(before, after)
     why = "; ".join(dict.fromkeys(entry.why for entry in (before, after) if entry.why))
     return Change(metric.name, before.value, after.value, relative, interval, why, _word(metric, interval))
 

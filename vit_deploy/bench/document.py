@@ -34,7 +34,7 @@ __all__ = [
     "read_result",
 ]
 
-SCHEMA: Final = "vit-deploy/bench/2"
+SCHEMA: Final = "vit-deploy/bench/3"
 
 _FAMILY = "vit-deploy/bench/"
 _MEASURE_AGAIN = "vit-deploy bench BUNDLE -o RESULT.json, to measure again with the version installed here"
@@ -48,7 +48,7 @@ MOST_ROWS = 100_000
 class BenchReport(Closed):
     """Everything a run of ``vit-deploy bench`` found."""
 
-    schema_: Literal["vit-deploy/bench/2"] = Field(alias="schema")
+    schema_: Literal["vit-deploy/bench/3"] = Field(alias="schema")
     environment: Free
     settings: Free
     soundness: Soundness | None = Field(description="null where the same was not measured against itself.")

@@ -1,7 +1,8 @@
 """Peers, which are compared with each other: their workers live side by side and take turns.
 
 A round gives each of them one turn, in an order that is drawn anew. Ceilings, which no ratio is taken to,
-come along in every fourth round only.
+come along in every fourth round only. The rounds fall into launches: at the end of one every worker ends, and
+another takes its place.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from vit_deploy.bench import soundness
 from vit_deploy.bench.baseline import find_baseline
 from vit_deploy.bench.member import Member
-from vit_deploy.bench.rows import paired_latency, paired_throughput
+from vit_deploy.bench.rows import latency_ratio, throughput_ratio
 from vit_deploy.bench.settings import NS_PER_S, Turns
 from vit_deploy.environment import usable_cores
 
@@ -98,15 +99,24 @@ class Group:
 
     def _take_turns(self, turns: Turns) -> None:
         self._next_look = min(FIRST_LOOK, turns.rounds)
-        self._phase("measuring", turns.rounds)
         for number in range(turns.rounds):
-            if not self._living() or self._is_known(number) or self._is_spent(number, turns):
+            if not self._living() or self._is_known(number, turns) or self._is_spent(number, turns):
                 return
+            if number % turns.each == 0:
+                self._launch(number // turns.each + 1, turns)
             acting = [
                 m for m in self.members if m.measured.case.role != "ceiling" or not number % CEILING_EVERY
             ]
             self.order.append(self._in_random_order(lambda member: self._turn(member, turns), acting))
             self._progress.advance()
+
+    def _launch(self, number: int, turns: Turns) -> None:
+        """Begin a launch; the workers of the first one are there already."""
+        which = f", launch {number} of {turns.launches}" if turns.launches > 1 else ""
+        if number > 1:
+            self._phase(f"starting again{which}")
+            self._in_random_order(Member.launch_again)
+        self._phase(f"measuring{which}", min(turns.each, turns.rounds - (number - 1) * turns.each))
 
     def _turn(self, member: Member, turns: Turns) -> None:
         waiting = {other.pid: other.tally for other in self._living() if other is not member and other.pid}
@@ -123,13 +133,14 @@ class Group:
         longest = max(sum(member.measured.elapsed_ns) for member in self._living())
         return longest >= 1.5 * self._settings.duration_s * NS_PER_S
 
-    def _is_known(self, number: int) -> bool:
+    def _is_known(self, number: int, turns: Turns) -> bool:
         """Whether every median, and every ratio to the baseline, is known closely enough.
 
-        Only the widths of intervals are looked at, never where they lie: a run that went on until 1 was
-        excluded would exclude it too often. It is looked at seldom, as a width may be small by luck too.
+        It is looked at in the first launch, and then where one ends. Only the widths of intervals are looked
+        at, never where they lie: a run that went on until 1 was excluded would exclude it too often. It is
+        looked at seldom, as a width may be small by luck too.
         """
-        if number < self._next_look:
+        if number < self._next_look or (number > turns.each and number % turns.each):
             return False
         self._next_look = math.ceil(number * LATER_LOOKS)
         living = [member for member in self._living() if member.measured.case.role != "ceiling"]
@@ -142,7 +153,7 @@ class Group:
             baseline = next(m for m in everyone if soundness.twin_of(m.case).key == member.measured.case.key)
         if baseline is None or baseline is member.measured:
             return True
-        found = paired_latency(member.measured, baseline), paired_throughput(member.measured, baseline)
+        found = latency_ratio(member.measured, baseline), throughput_ratio(member.measured, baseline)
         widths = [entry.half_width if entry else None for entry in found]
         return all(width is not None and width <= self._settings.precision_target for width in widths)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vit_deploy.bench.cases import Case
     from vit_deploy.bench.result import Measured
 
-SCHEMA: Final = "vit-deploy/bench-journal/1"
+SCHEMA: Final = "vit-deploy/bench-journal/2"
 
 _NO_MATTER = frozenset({"memory_bytes"})
 """What may differ in the environment: another amount of memory does not change a time."""

@@ -22,14 +22,15 @@ class Measured:
         case: what was measured.
         rounds: nanoseconds of each step, by round; the steps of all streams.
         elapsed_ns: how long each round took, all its streams together.
-        cold_start_ns: nanoseconds of each of :data:`PHASES`.
+        launch_lengths: how many of the rounds each launch of its worker took.
+        cold_start_ns: nanoseconds of each of :data:`PHASES`, of the first launch.
         facts: what the session reported of itself.
-        warm_up: steps, elapsed nanoseconds, whether it settled.
+        warm_up: steps, elapsed nanoseconds, step of the first launch; whether those of all launches settled.
         rested: whether the worker's threads came to rest after each of its turns.
         idle_share: the share of one core that the worker used while others measured; ``None`` if unknown.
         disturbed: why its samples may not be trusted, a line for each kind of disturbance.
         gpu: what was timed on the device, see :attr:`Row.gpu`.
-        peak_rss_bytes: the most memory the worker had resident.
+        peak_rss_bytes: the most memory the worker of the last launch had resident.
         peak_device_bytes: the most that PyTorch held on the GPU.
         error: why the case failed, empty where it did not.
         exit_code: the exit code that this failure means, were it the only case.
@@ -39,6 +40,7 @@ class Measured:
     case: Case
     rounds: list[list[int]] = field(default_factory=list)
     elapsed_ns: list[int] = field(default_factory=list)
+    launch_lengths: list[int] = field(default_factory=list)
     cold_start_ns: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     warm_up: Mapping[str, Any] = field(default_factory=dict)

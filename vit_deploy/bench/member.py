@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.bench.bootstrap import clustered_median
+from vit_deploy.bench.launches import median_over_launches
 from vit_deploy.bench.machine import Tally
 from vit_deploy.bench.measured import Measured
 from vit_deploy.bench.process import CaseFailed
@@ -13,6 +13,7 @@ from vit_deploy.bench.settings import MAXIMUM_SAMPLES, NS_PER_S
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vit_deploy.bench.bootstrap import Estimate
     from vit_deploy.bench.cases import Case
     from vit_deploy.bench.process import CaseWorker, StartWorker
     from vit_deploy.bench.settings import Settings, Turns
@@ -55,9 +56,12 @@ class Member:
     @property
     def precise(self) -> bool:
         """Whether its median is known closely enough."""
-        known = clustered_median(self.measured.rounds)
+        known = self._median()
         width = known.half_width if known else None
         return width is not None and width <= self._settings.precision_target
+
+    def _median(self) -> Estimate | None:
+        return median_over_launches(self.measured.rounds, self.measured.launch_lengths)
 
     def attempt(self, act: Callable[[], None]) -> None:
         """Do one act; a failure of the case ends its worker and stays with the case."""
@@ -75,15 +79,23 @@ class Member:
         """Start the worker and take it through its cold start."""
         self._worker = self._start(self.measured.case)
         opened = self._ask("open", case=self.measured.case.to_dict(), spawned_ns=self._worker.spawned_ns)
-        self.measured.facts = opened["facts"]
-        self.measured.cold_start_ns = opened["cold_start_ns"]
+        if not self.measured.launch_lengths:
+            self.measured.facts = opened["facts"]
+            self.measured.cold_start_ns = opened["cold_start_ns"]
+        self.measured.launch_lengths.append(0)
 
     def warm(self) -> None:
         """Warm up until it is stable, or for as long as its samples may take."""
         limit = self._settings.duration_s
-        self.measured.warm_up = self._ask(
-            "warm", limit, limit_ns=int(limit * NS_PER_S), tolerance=self._settings.stable
-        )
+        told = self._ask("warm", limit, limit_ns=int(limit * NS_PER_S), tolerance=self._settings.stable)
+        first = self.measured.warm_up or told
+        self.measured.warm_up = {**first, "settled": first["settled"] and told["settled"]}
+
+    def launch_again(self) -> None:
+        """End the worker and start another one, taken to where the first was before its first turn."""
+        self.close()
+        self.start()
+        self.warm()
 
     def take_turn(self, turns: Turns) -> None:
         """Measure for one turn."""
@@ -94,6 +106,7 @@ class Member:
             minimum=turns.minimum,
             maximum=MAXIMUM_SAMPLES,
         )
+        self.measured.launch_lengths[-1] += 1
         self.measured.rounds.append(taken["samples_ns"])
         self.measured.elapsed_ns.append(taken["elapsed_ns"])
         self.measured.rested &= taken["rested"]
@@ -107,7 +120,7 @@ class Member:
 
     def stop(self) -> None:
         """Note that the user stopped the run; what was measured counts where it has an interval."""
-        known = clustered_median(self.measured.rounds)
+        known = self._median()
         if self.alive and (known is None or known.interval is None):
             self.measured.error, self.measured.exit_code = STOPPED, 1
 

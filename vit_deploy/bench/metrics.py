@@ -2,9 +2,9 @@
 
 Figures and intervals are those of the documents, except the intervals of tails, which no document has: they
 are drawn from its samples here. Two runs are not interleaved, so what is known of each is put together as of
-independent ones. An interval covers what varied from round to round within the runs. It cannot cover what
-differs between the runs as wholes, such as the machine's clock on another day; ``ratio``, to a baseline of
-the same run, does not suffer from that.
+independent ones. An interval covers what varied from round to round and from launch to launch within the
+runs. It cannot cover what differs between the runs as wholes, such as the machine's clock on another day;
+``ratio``, to a baseline of the same run, does not suffer from that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from functools import partial
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
-from vit_deploy.bench.bootstrap import MINIMUM_ROUNDS, RESAMPLES, process_reach, student_t
+from vit_deploy.bench.bootstrap import MINIMUM_ROUNDS, RESAMPLES, Estimate, student_t
+from vit_deploy.bench.launches import among_launches, by_launch
 from vit_deploy.bench.statistics import CONFIDENCE
 
 if TYPE_CHECKING:
@@ -49,13 +50,12 @@ class Reading:
     why: str = ""
 
 
-def change_between(old: Reading, new: Reading, *, processes: int = 0) -> tuple[float | None, Interval | None]:
+def change_between(old: Reading, new: Reading) -> tuple[float | None, Interval | None]:
     """The relative change from ``old`` to ``new`` (0.03 is 3 % more), and its 95 % interval.
 
     Args:
         old: the earlier figure.
         new: the later one.
-        processes: from how many fresh processes they come, where their intervals do not know of that yet.
 
     The interval is made of those of both, on a logarithmic scale: the method of variance estimates recovery
     (MOVER; Zou & Donner 2008, "Construction of confidence intervals about effect measures").
@@ -69,8 +69,7 @@ def change_between(old: Reading, new: Reading, *, processes: int = 0) -> tuple[f
         return relative, None
     old_less, old_more = _reach(old.value, old.interval)
     new_less, new_more = _reach(new.value, new.interval)
-    apart = process_reach(processes)
-    down, up = math.hypot(new_less, old_more, apart), math.hypot(new_more, old_less, apart)
+    down, up = math.hypot(new_less, old_more), math.hypot(new_more, old_less)
     if not math.isfinite(down + up):
         return relative, None
     return relative, ((1 + relative) * math.exp(-down) - 1, (1 + relative) * math.exp(min(up, 100)) - 1)
@@ -96,7 +95,6 @@ class Metric:
         lower_is_better: whether less is an improvement.
         once: whether a run measures it once, so that no interval can be had and the value itself is judged.
         timed: whether what other processes do meanwhile changes it.
-        processes: fresh processes in the change of it, that the readings' intervals do not know of.
     """
 
     name: str
@@ -106,7 +104,6 @@ class Metric:
     lower_is_better: bool = True
     once: bool = False
     timed: bool = True
-    processes: int = 2
 
 
 def _told(row: RowRecord, value: float | None, interval: Interval | None) -> Reading:
@@ -147,7 +144,16 @@ def _tail(row: RowRecord, *, name: str, q: float) -> Reading:
         return Reading(value, why=_too_few(row))
     level = _expanded(len(rounds))
     low, high = np.quantile(_tail_draws(rounds, q), [level, 1 - level]) / 1e6
-    return Reading(value, (min(float(low), value), max(float(high), value)))
+    within = Estimate(value, (min(float(low), value), max(float(high), value)))
+    launches = [np.concatenate(launch) for launch in by_launch(row.rounds_ns, row.launch_lengths)]
+    centres = [
+        math.log(float(np.quantile(launch, q))) for launch in launches if len(launch) and launch.min() > 0
+    ]
+    if not centres:
+        return Reading(value, within.interval)
+    found = among_launches(within, centres)
+    scale = value / found.value
+    return Reading(value, found.interval and (scale * found.interval[0], scale * found.interval[1]))
 
 
 def _tail_draws(rounds: Sequence[Sequence[int]], q: float) -> Draws:
@@ -220,7 +226,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("p90", "p90", "ms", partial(_tail, name="p90", q=0.9)),
         Metric("p99", "p99", "ms", partial(_tail, name="p99", q=0.99)),
         Metric("images_per_s", "img/s", "rate", _rate, lower_is_better=False),
-        Metric("ratio", "ratio", "ratio", _ratio, processes=0),
+        Metric("ratio", "ratio", "ratio", _ratio),
         Metric("cold", "cold", "ms", _single(lambda row: row.cold_ms), once=True),
         Metric("rss", "peak", "bytes", _single(lambda row: row.peak_rss_bytes), once=True, timed=False),
         Metric("bytes", "moved", "bytes", _single(_moved), once=True, timed=False),

@@ -107,6 +107,7 @@ class RowRecord(Closed):
     files: dict[str, str]
     round_lengths: Counts
     round_elapsed_ns: Counts
+    launch_lengths: Counts = Field(description="Rounds of each launch: a worker process of its own.")
     samples_ns: Counts
 
     @model_validator(mode="after")
@@ -117,6 +118,8 @@ class RowRecord(Closed):
             raise ValueError("a row that is ok has a p50_ms and samples")
         if self.ok and len(self.round_elapsed_ns) != len(self.round_lengths):
             raise ValueError("round_elapsed_ns and round_lengths are of the same rounds")
+        if self.ok and sum(self.launch_lengths) != len(self.round_lengths):
+            raise ValueError("launch_lengths and round_lengths are of the same rounds")
         return self
 
     @property

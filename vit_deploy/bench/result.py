@@ -33,6 +33,7 @@ class Row:
         disturbed: why the samples may not be trusted: what other processes did meanwhile; empty if nothing.
         round_lengths: how many of ``samples_ns`` each round took.
         round_elapsed_ns: how long each round took, all its streams together.
+        launch_lengths: how many of the rounds each launch took: a launch is a worker process of its own.
         notes: what a reader of the figures must know.
     """
 
@@ -80,6 +81,7 @@ class Row:
     files: dict[str, str]
     round_lengths: tuple[int, ...]
     round_elapsed_ns: tuple[int, ...]
+    launch_lengths: tuple[int, ...]
     samples_ns: tuple[int, ...]
 
     def to_dict(self) -> dict[str, Any]:

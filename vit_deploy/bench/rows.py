@@ -5,15 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from vit_deploy.bench.bootstrap import (
-    Estimate,
-    between_processes,
-    clustered_median,
-    estimate,
-    paired,
-    round_medians,
-    round_rates,
-)
+from vit_deploy.bench.bootstrap import Estimate, round_medians, round_rates
+from vit_deploy.bench.launches import by_launch, median_over_launches, over_launches, ratio_of_rounds
 from vit_deploy.bench.machine import IDLE_LIMIT
 from vit_deploy.bench.measured import PHASES
 from vit_deploy.bench.result import Row
@@ -56,6 +49,7 @@ def make_row(measured: Measured, baseline: Measured | None = None, ceilings: Seq
         "facts": dict(measured.facts) or None,
         "round_lengths": tuple(len(entry) for entry in measured.rounds),
         "round_elapsed_ns": tuple(measured.elapsed_ns),
+        "launch_lengths": tuple(measured.launch_lengths),
         "samples_ns": tuple(measured.samples),
     }
     return Row(**{**shared, **figures, **told, "files": dict(case.files)})
@@ -74,9 +68,10 @@ _COMPARED = (
 def _figures(measured: Measured) -> dict[str, Any]:
     samples, size = measured.samples, measured.case.batch_size
     p90, p99 = tail_quantile(samples, 0.9), tail_quantile(samples, 0.99)
-    known = clustered_median(measured.rounds)
-    rates = [size * rate for rate in round_rates(measured.rounds, measured.elapsed_ns) if rate]
-    rate = estimate(rates)
+    known = median_over_launches(measured.rounds, measured.launch_lengths)
+    rates = [rate and size * rate for rate in round_rates(measured.rounds, measured.elapsed_ns)]
+    told = [[rate for rate in launch if rate] for launch in by_launch(rates, measured.launch_lengths)]
+    rate = over_launches(told)
     return {
         "p50_ms": median(samples) / NS_PER_MS,
         "p50_interval_ms": _scaled(known, NS_PER_MS),
@@ -96,28 +91,17 @@ def _scaled(found: Estimate | None, unit: float = 1.0) -> tuple[float, float] | 
 
 def latency_ratio(measured: Measured, baseline: Measured, *, confidence: float = CONFIDENCE) -> Estimate | None:
     """Latency over the baseline's, the medians of each round paired: below 1 is faster."""
-    found = paired_latency(measured, baseline, confidence=confidence)
-    return between_processes(found, confidence=confidence)
+    mine, theirs = round_medians(measured.rounds), round_medians(baseline.rounds)
+    return ratio_of_rounds(mine, theirs, measured.launch_lengths, confidence=confidence)
 
 
 def throughput_ratio(measured: Measured, baseline: Measured) -> Estimate | None:
     """Images per second over the baseline's, paired by round: above 1 is faster."""
-    return between_processes(paired_throughput(measured, baseline))
-
-
-def paired_latency(
-    measured: Measured, baseline: Measured, *, confidence: float = CONFIDENCE
-) -> Estimate | None:
-    """The same as :func:`latency_ratio`, of these two processes alone: what longer measuring makes narrower."""
-    ratios = paired(round_medians(measured.rounds), round_medians(baseline.rounds))
-    return estimate(ratios, confidence=confidence)
-
-
-def paired_throughput(measured: Measured, baseline: Measured) -> Estimate | None:
-    """The same as :func:`throughput_ratio`, of these two processes alone."""
-    mine, theirs = (round_rates(entry.rounds, entry.elapsed_ns) for entry in (measured, baseline))
-    scale = measured.case.batch_size / baseline.case.batch_size
-    return estimate([scale * ratio for ratio in paired(mine, theirs)])
+    mine, theirs = (
+        [rate and entry.case.batch_size * rate for rate in round_rates(entry.rounds, entry.elapsed_ns)]
+        for entry in (measured, baseline)
+    )
+    return ratio_of_rounds(mine, theirs, measured.launch_lengths)
 
 
 def _compared(measured: Measured, baseline: Measured | None) -> dict[str, Any]:

@@ -20,6 +20,8 @@ LONGEST_S = 1_000_000
 FEWEST_ROUNDS = 8
 """Rounds however long a step lasts: with fewer there is no interval worth the name."""
 
+MOST_LAUNCHES = 100
+
 MAXIMUM_SAMPLES = 10_000
 """Samples of one turn: enough for p99, and a result that can still be read."""
 
@@ -41,6 +43,8 @@ class Settings:
         baseline: what ratios stand against: a backend, an artefact, or ``artefact:backend``; where it is
             empty eager, if it is measured, else the first of its peers.
         soundness: whether the first group has a case measured against itself.
+        launches: how many processes each case has in turn, of which each measures its share of the rounds, and
+            two at least: what differs from one process to the next is seen in no other way.
     """
 
     duration_s: float = 12.0
@@ -52,6 +56,7 @@ class Settings:
     stable: float = 0.05
     baseline: str = ""
     soundness: bool = True
+    launches: int = 5
 
     def __post_init__(self) -> None:
         checks = {
@@ -64,6 +69,14 @@ class Settings:
         for name, (value, fits) in checks.items():
             if not fits:
                 raise UsageFailed(f"--{name} is {value}", expected=f"a number above 0, and at most {LONGEST_S}")
+        if not 1 <= self.launches <= MOST_LAUNCHES:
+            raise UsageFailed(
+                f"--launches is {self.launches}", expected=f"a whole number from 1 to {MOST_LAUNCHES}"
+            )
+
+    def launches_of(self, rounds: int) -> int:
+        """How many launches so many rounds are enough for: a single round tells nothing of its launch."""
+        return max(1, min(self.launches, rounds // 2))
 
 
 @dataclass(frozen=True)
@@ -74,11 +87,18 @@ class Turns:
         rounds: the most there will be.
         budget_ns: time for the samples of one turn.
         minimum: samples of one turn however long they last.
+        launches: into how many launches the rounds fall.
     """
 
     rounds: int
     budget_ns: int
     minimum: int = 1
+    launches: int = 1
+
+    @property
+    def each(self) -> int:
+        """Rounds of one launch; the last one may have fewer."""
+        return -(-self.rounds // self.launches)
 
     @classmethod
     def of(cls, settings: Settings, step_ns: Sequence[int]) -> Turns:
@@ -88,9 +108,10 @@ class Turns:
         """
         whole = int(settings.duration_s * NS_PER_S)
         if settings.rounds is not None:
-            return cls(settings.rounds, whole // settings.rounds, -(-samples_needed(0.5) // settings.rounds))
+            least = -(-samples_needed(0.5) // settings.rounds)
+            return cls(settings.rounds, whole // settings.rounds, least, settings.launches_of(settings.rounds))
         shortest = int(settings.turn_s * NS_PER_S)
         slowest = max(step_ns, default=0)
         rounds = max(FEWEST_ROUNDS, math.ceil(whole / max(shortest, slowest, 1)))
         # A step that is begun is ended, so time for a bit less than one is time for just one.
-        return cls(rounds, max(shortest, slowest * 9 // 10))
+        return cls(rounds, max(shortest, slowest * 9 // 10), launches=settings.launches_of(rounds))

@@ -6,9 +6,9 @@ machine's noise as the ratios that it stands for; a short stage of its own at th
 interval than they, and see less. It is the fastest case that gets the twin: the shorter a step, the less
 does its rest of a turn cost, and the more would a neighbour's threads or an unfair turn show.
 
-What it can find: memory that lies worse for as long as a worker lives than
-:data:`vit_deploy.bench.bootstrap.PROCESS_SCATTER` grants every ratio; a worker that spins in others' turns; an
-order of turns that is not fair.
+What it can find: memory that lies worse for as long as a worker lives, more often than
+:mod:`vit_deploy.bench.launches` allows for; a worker that spins in others' turns; an order of turns that is
+not fair.
 
 One look is taken in a run, and at :data:`CONFIDENCE` (99 %) rather than the 95 % of a row's interval: of
 sound runs 1 in 100 is called unsound by chance, and not 1 in 20, which would teach users to ignore it.

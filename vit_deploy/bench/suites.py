@@ -55,6 +55,7 @@ class Suite:
             the backends open.
         duration: seconds of samples for each case.
         rounds: turns that this time is cut into; as many as are worth it when ``None``.
+        launches: processes that each case has in turn.
         precision_target: in percent; see ``vit-deploy bench --precision-target``.
         baseline: what ratios stand against.
         soundness: whether an artefact is measured against itself.
@@ -76,6 +77,7 @@ class Suite:
     cuda_graph: bool = False
     duration: float = 10.0
     rounds: int | None = None
+    launches: int = 5
     precision_target: float = 1.0
     baseline: str = ""
     soundness: bool = True
@@ -94,6 +96,7 @@ class Suite:
             Settings(),
             duration_s=self.duration,
             rounds=self.rounds,
+            launches=self.launches,
             precision_target=self.precision_target / 100,
             baseline=self.baseline,
             soundness=self.soundness,
@@ -278,7 +281,7 @@ def _device(value: Any) -> str:
 
 
 _OF_A_GRID = frozenset(entry.name for entry in fields(Grid))
-_OF_SETTINGS = frozenset({"duration", "rounds", "precision_target"})
+_OF_SETTINGS = frozenset({"duration", "rounds", "launches", "precision_target"})
 
 _KEYS: Mapping[str, _Key] = {
     "title": _Key(_text, "a line of at most 200 characters"),
@@ -296,6 +299,7 @@ _KEYS: Mapping[str, _Key] = {
     "cuda_graph": _Key(_flag, "true or false"),
     "duration": _Key(_number, "seconds"),
     "rounds": _Key(_whole, "a whole number above 0"),
+    "launches": _Key(_whole, "a whole number above 0"),
     "precision_target": _Key(_number, "percent"),
     "baseline": _Key(_text, "what --baseline takes"),
     "soundness": _Key(_flag, "true or false"),

@@ -132,6 +132,7 @@ _GRID_READERS: Readers = {
 _SETTINGS_READERS: Readers = {
     "duration_s": ("duration", float),
     "rounds": ("rounds", lambda rounds: rounds),
+    "launches": ("launches", int),
     "precision_target": ("precision_target", lambda percent: percent / 100),
     "seed": ("seed", int),
     "timeout_s": ("timeout", float),

@@ -65,6 +65,13 @@ _HOW: tuple[Callable[[Any], Any], ...] = (
         "--rounds", type=int, help="Turns that the time of a case is cut into.  [default: of 0.1 s each]"
     ),
     click.option(
+        "--launches",
+        type=int,
+        default=5,
+        show_default=True,
+        help="Processes that each case has in turn: two of one program differ for as long as they live.",
+    ),
+    click.option(
         "--precision-target",
         type=float,
         default=1.0,

@@ -83,6 +83,7 @@ def row(
         "facts": {"precision": precision, "threads": 2, "placement": {"CPUExecutionProvider": 287}},
         "sha256": "ab" * 32, "files": {f"{artefact}.bin": "ab" * 32},
         "round_lengths": (each,) * rounds, "round_elapsed_ns": tuple(map(sum, turns)),
+        "launch_lengths": (rounds,),
         "samples_ns": tuple(taken),
     }  # fmt: skip
     return {**entry, **changes}
@@ -96,7 +97,7 @@ def failed(artefact: str, backend: str, batch: int, error: str) -> dict[str, Any
          "ratio", "ratio_interval", "throughput_ratio", "throughput_ratio_interval", "baseline", "baseline_key",
          "limit", "cold_start_ms", "peak_rss_bytes", "warm_up", "facts")
     )  # fmt: skip
-    nothing = {"round_lengths": (), "round_elapsed_ns": (), "samples_ns": ()}
+    nothing = {"round_lengths": (), "round_elapsed_ns": (), "launch_lengths": (), "samples_ns": ()}
     return {**entry, **unknown, **nothing, "ok": False, "error": error, "exit_code": 1, "worker_exit": -11}
 
 
@@ -119,7 +120,7 @@ SCENARIOS = [
 def document(rows: list[dict[str, Any]], **changes: Any) -> BenchReport:
     """A report of these rows."""
     data = {
-        "schema": "vit-deploy/bench/2",
+        "schema": "vit-deploy/bench/3",
         "environment": ENVIRONMENT,
         "settings": {"duration_s": 10.0, "rounds": 5, "precision_target": 0.01, "seed": 7},
         "soundness": {
@@ -218,5 +219,13 @@ def many(count: int = 300, each: int = 2000) -> BenchReport:
         entry = row(tuple(way), (1, 8, 32)[number % 3], number, each=1)
         factor = round(1000 * entry["p50_ms"])
         own = tuple(sample * factor for sample in taken)
-        found.append({**entry, "round_lengths": (each,) * 5, "round_elapsed_ns": (1,) * 5, "samples_ns": own})
+        found.append(
+            {
+                **entry,
+                "round_lengths": (each,) * 5,
+                "round_elapsed_ns": (1,) * 5,
+                "launch_lengths": (5,),
+                "samples_ns": own,
+            }
+        )
     return document(found)

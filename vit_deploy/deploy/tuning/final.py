@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vit_deploy.bench import Settings
 from vit_deploy.deploy.tuning.race import FINALISTS, FIRST_DURATION_S, LONGEST_FINAL_S
 
 if TYPE_CHECKING:
@@ -19,12 +20,15 @@ def final(race: Race) -> list[Trial]:
     while pool:
         group, pool = pool[:FINALISTS], pool[FINALISTS:]
         race.progress.phase(f"final: {len(group)} candidates")
-        each = race.left_s / len(group) - race.overhead_s
-        duration = min(LONGEST_FINAL_S, max(2 * FIRST_DURATION_S, each / 2))
+        each = race.left_s / len(group)
+        launches = _launches(each, race.overhead_s)
+        duration = min(LONGEST_FINAL_S, max(2 * FIRST_DURATION_S, (each - launches * race.overhead_s) / 2))
         for entry in group:
             entry.status, entry.why = "in the race", ""
         holding = [
-            entry for entry in race.heat_of(group, duration, soundness=True) if _holds(entry, race.budget)
+            entry
+            for entry in race.heat_of(group, duration, soundness=True, launches=launches)
+            if _holds(entry, race.budget)
         ]
         if holding:
             for entry in pool:
@@ -36,6 +40,12 @@ def final(race: Race) -> list[Trial]:
         if race.left_s <= 0:
             break
     return []
+
+
+def _launches(each_s: float, overhead_s: float) -> int:
+    """As many launches as a benchmark has, where starting them takes no more than half of a finalist's time."""
+    usual = Settings().launches
+    return max(1, min(usual, int(each_s / 2 / overhead_s))) if overhead_s > 0 else usual
 
 
 def _pool(race: Race) -> list[Trial]:

@@ -173,13 +173,16 @@ class Race:
         needed = count * (self.overhead_s + 2 * duration_s)
         return needed <= self.left_s - FINAL_SHARE * self.time_s
 
-    def heat_of(self, trials: Sequence[Trial], duration_s: float, *, soundness: bool = False) -> list[Trial]:
+    def heat_of(
+        self, trials: Sequence[Trial], duration_s: float, *, soundness: bool = False, launches: int = 1
+    ) -> list[Trial]:
         """Measure some side by side; those that fail or clearly break the budget leave the race.
 
         Args:
             trials: who takes turns.
             duration_s: time for the samples of each.
             soundness: whether one is measured against itself too.
+            launches: how many processes each has in turn.
 
         Raises:
             KeyboardInterrupt: when the user stopped it.
@@ -187,6 +190,7 @@ class Race:
         settings = Settings(
             duration_s=duration_s,
             soundness=soundness,
+            launches=launches,
             precision_target=NEVER_EARLY,
             seed=self._random.randrange(2**31),
             timeout_s=max(LEAST_TIMEOUT_S, self.time_s),
@@ -197,7 +201,7 @@ class Race:
         if result.interrupted:
             raise KeyboardInterrupt
         self._spent_s += time.monotonic() - began - 2 * duration_s * len(trials)
-        self._opened += len(trials)
+        self._opened += launches * len(trials)
         self.last = result
         rows = {row.key: row for row in result.rows}
         for entry in trials:

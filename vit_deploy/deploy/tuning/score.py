@@ -2,7 +2,7 @@
 
 Two rows of one run were measured side by side, in turns. So they are compared round by round, and what
 slowed the whole machine in a round cancels. The interval of their ratio is that of every ratio of a
-benchmark: see :mod:`vit_deploy.bench.bootstrap`.
+benchmark: see :mod:`vit_deploy.bench.launches`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from vit_deploy.bench import bootstrap
+from vit_deploy.bench.launches import ratio_of_rounds
 from vit_deploy.bench.statistics import median
 
 if TYPE_CHECKING:
@@ -92,12 +92,20 @@ def ratio_of(row: Row, other: Row, objective: Objective) -> Ratio | None:
     mine, theirs = COSTS[objective](row), COSTS[objective](other)
     if objective == "memory":
         return _memory_ratio(mine, theirs)
-    return paired(mine, theirs)
+    return paired(mine, theirs, row.launch_lengths)
 
 
-def paired(mine: Sequence[float | None], theirs: Sequence[float | None]) -> Ratio | None:
-    """The ratio of costs that were measured round by round, the same rounds on both sides."""
-    found = bootstrap.between_processes(bootstrap.estimate(bootstrap.paired(mine, theirs)))
+def paired(
+    mine: Sequence[float | None], theirs: Sequence[float | None], launch_lengths: Sequence[int] = ()
+) -> Ratio | None:
+    """The ratio of costs that were measured round by round, the same rounds on both sides.
+
+    Args:
+        mine: the cost of each round.
+        theirs: what it is compared with.
+        launch_lengths: rounds of each launch; empty where there was only one.
+    """
+    found = ratio_of_rounds(mine, theirs, launch_lengths)
     return Ratio(found.value, *found.interval) if found and found.interval else None
 
 
