@@ -1,10 +1,13 @@
 """fp16 and bf16: the graph itself carries the dtypes.
 
 Weights are rounded as they are written; products compute in half precision; what half precision cannot hold
-computes in fp32, without more operators: LayerNormalization takes its mean and variance in fp32 by
-``stash_type`` and the softmax inside Attention is in fp32 by ``softmax_precision``
-(https://onnx.ai/onnx/operators/). Below opset 23, where attention is spelled out, the Softmax has a Cast on
-either side. Inputs and outputs stay fp32 unless float16 is asked for.
+computes in fp32. LayerNormalization stays one operator and takes its mean and variance in fp32, which
+``stash_type`` says (https://onnx.ai/onnx/operators/onnx__LayerNormalization.html); OpenVINO converts to that
+type and back, ONNX Runtime's kernels and TensorRT's normalisation accumulate in it anyway. Attention stays one
+operator too: ``softmax_precision`` is left out, because TensorRT's parser refuses it, as did ONNX Runtime's
+CUDA kernel before pull request 27714, and the fused kernels of both keep the softmax in fp32 whatever it says.
+Below opset 23, where attention is spelled out, the Softmax is in fp32 with a Cast on either side. Inputs and
+outputs stay fp32 unless float16 is asked for.
 
 What is kept in fp32 besides is named by layer, see :mod:`vit_deploy.graph.half_layers`. Which layers must be
 where numbers grow past the end of fp16, :func:`vit_deploy.parity.mixed.needed_in_fp32` says.
@@ -135,7 +138,6 @@ def _facts(
     sums = sorted({node.op_type for node in rules.network if node.op_type in FP32_OPERATORS})
     reasons = {
         "LayerNormalization": "mean and variance in fp32 (stash_type)",
-        "Attention": "softmax in fp32 (softmax_precision)",
         **dict.fromkeys(sums, f"in fp32: too much is lost in {precision}"),
         **dict.fromkeys(unable, f"in fp32: ONNX has none in {precision} at this opset"),
     }

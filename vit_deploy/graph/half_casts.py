@@ -85,8 +85,6 @@ class Caster:
             self.done.products[name] = self.done.products.get(name, 0) + 1
         if node.op_type in STASHED:
             node.attributes.add(ir.AttrInt64("stash_type", ir.DataType.FLOAT.value))
-        if node.op_type == "Attention" and dtype != ir.DataType.FLOAT:
-            node.attributes.add(ir.AttrInt64("softmax_precision", ir.DataType.FLOAT.value))
 
     def _leave(self, node: ir.Node) -> None:
         """A node that stays as it is; its weights are not for halving."""
