@@ -19,14 +19,14 @@ from vit_deploy.protocols import Silent
 from vit_deploy.quantisation.session import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     import onnx_ir as ir
     from numpy.typing import NDArray
 
     from vit_deploy.protocols import Arrays, Progress
-    from vit_deploy.quantisation.session import Found, GraphSession
+    from vit_deploy.quantisation.session import GraphSession
     from vit_deploy.spec import IOSpec
 
 BINS = 8192
@@ -101,39 +101,40 @@ def observe(
         ExportFailed: for a name that the graph has not, a graph that ONNX Runtime cannot run, values that are
             not finite, or no batch at all.
     """
-    names = list(dict.fromkeys(tensors))
-    counters = {name: _Counter(name, means=means) for name in names}
+    counters = {name: _Counter(name, means=means) for name in tensors}
+    rows = spec.batch.minimum if spec.batch.is_fixed else 0
     seen = 0
-    with opened(graph, names) as session:
-        for count, found in _runs(session, batches, whole=spec.batch.is_fixed):
-            for name, values in found.items():
-                counters[name].add(values)
-            seen += count
-            (progress or Silent()).advance(count)
+    with opened(graph, list(counters)) as session:
+        for batch in batches:
+            rows = _count_batch(session, batch, counters, rows)
+            size = len(next(iter(batch.values())))
+            seen += size
+            (progress or Silent()).advance(size)
     if not seen:
         raise ExportFailed("there was no picture to calibrate on", expected="one batch or more")
     return {name: counter.observed() for name, counter in counters.items()}
 
 
-def _runs(session: GraphSession, batches: Iterable[Arrays], *, whole: bool) -> Iterator[tuple[int, Found]]:
-    """The tensors of every batch, in pieces that :data:`ROOM` holds, and how many pictures each piece has.
+def _count_batch(session: GraphSession, batch: Arrays, counters: Mapping[str, _Counter], rows: int) -> int:
+    """Run a batch and count its tensors, ``rows`` pictures at a time.
 
-    The first picture is run alone to learn how large the tensors are. ``whole`` batches are never cut.
+    Returns:
+        How many pictures :data:`ROOM` holds the tensors of, which the first one, run alone, tells.
     """
-    rows = 0
-    for batch in batches:
-        size = len(next(iter(batch.values())))
-        start = 0
-        while start < size:
-            taken = size if whole else min(rows or 1, size - start)
-            found = session.run({name: array[start : start + taken] for name, array in batch.items()})
-            rows = rows or max(1, ROOM // max(1, sum(values.nbytes for values in found.values())))
-            start += taken
-            yield taken, found
+    size = len(next(iter(batch.values())))
+    start = 0
+    while start < size:
+        taken = min(rows or 1, size - start)
+        found = session.run({name: array[start : start + taken] for name, array in batch.items()})
+        rows = rows or max(1, ROOM // max(1, sum(values.nbytes for values in found.values())))
+        start += taken
+        for name, counter in counters.items():
+            counter.add(found.pop(name))  # what was counted goes before the next run takes its place
+    return rows
 
 
 class _Counter:
-    """The histogram of one tensor while it grows."""
+    """What is known of one tensor while the pictures go by."""
 
     def __init__(self, name: str, *, means: bool) -> None:
         import numpy as np
@@ -146,43 +147,42 @@ class _Counter:
         self.sums: NDArray[np.float64] | None = None
         self.means = means
         self.rows = 0
-        self._values = np.empty(_PIECE, dtype=np.float32)
-        self._bins = np.empty(_PIECE, dtype=np.intp)
 
     def add(self, values: NDArray[Any]) -> None:
-        """Count the values of one batch, ``(…, c)``."""
+        """Count the values of one batch, ``(…, c)``, in pieces that stay in the processor's cache."""
         import numpy as np
 
-        flat = np.ascontiguousarray(values, dtype=np.float32).reshape(
-            -1, values.shape[-1] if values.ndim else 1
-        )
-        most, least = flat.max(axis=0), flat.min(axis=0)
+        channels = values.shape[-1] if values.ndim else 1
+        flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, channels)
+        height = max(1, _PIECE // channels)
+        scratch = np.empty(height * channels, dtype=np.float32), np.empty(height * channels, dtype=np.intp)
+        for start in range(0, len(flat), height):
+            self._add_piece(flat[start : start + height], *scratch)
+
+    def _add_piece(
+        self, piece: NDArray[np.float32], absolute: NDArray[np.float32], bins: NDArray[np.intp]
+    ) -> None:
+        import numpy as np
+
+        most, least = piece.max(axis=0), piece.min(axis=0)
         low, high = float(least.min()), float(most.max())
-        if not np.isfinite(low) or not np.isfinite(high):
-            raise ExportFailed(
-                f"the tensor {self.name!r} has values that are not finite on the calibration pictures",
-                expected="finite values in fp32",
-                next_command="vit-deploy verify, which finds the block that they come from",
-            )
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise _not_finite(self.name)
         self.low, self.high = min(self.low, low), max(self.high, high)
         largest = np.maximum(most, -least)
         self.channel_max = largest if self.channel_max is None else np.maximum(self.channel_max, largest)
-        self._widen(max(-low, high))
-        self._count(flat.reshape(-1))
-        self.rows += len(flat)
+        self.rows += len(piece)
         if self.means:
-            # A product with ones is the fastest sum over rows; float32 within a batch, float64 across them.
-            total = (np.ones((1, len(flat)), dtype=np.float32) @ flat)[0].astype(np.float64)
+            # A product with ones is the fastest sum over rows; float32 in a piece, float64 across them.
+            total = (np.ones((1, len(piece)), dtype=np.float32) @ piece)[0].astype(np.float64)
             self.sums = total if self.sums is None else self.sums + total
-
-    def observed(self) -> Observed:
-        """All that was seen."""
-        import numpy as np
-
-        largest = np.zeros(0, dtype=np.float32) if self.channel_max is None else self.channel_max
-        mean = None if self.sums is None else self.sums / self.rows
-        width = 2.0**self.exponent / BINS
-        return Observed(self.name, self.low, self.high, self.histogram, width, largest, mean)
+        self._widen(max(-low, high))
+        size = piece.size
+        np.abs(piece.reshape(-1), out=absolute[:size])
+        # A power of two: the product rounds nothing, and the cast cuts it off to the bin.
+        scale = np.float32(BINS * 2.0**-self.exponent)
+        np.multiply(absolute[:size], scale, out=bins[:size], casting="unsafe")
+        self.histogram += np.bincount(bins[:size], minlength=BINS)
 
     def _widen(self, largest: float) -> None:
         """Double the range until it is larger than any value, so that none stands on its edge."""
@@ -197,13 +197,19 @@ class _Counter:
         self.histogram[: len(merged)] = merged
         self.exponent = wanted
 
-    def _count(self, values: NDArray[np.float32]) -> None:
+    def observed(self) -> Observed:
+        """All that was seen."""
         import numpy as np
 
-        scale = np.float32(BINS * 2.0**-self.exponent)  # a power of two: no rounding
-        for start in range(0, len(values), _PIECE):
-            piece = values[start : start + _PIECE]
-            absolute, bins = self._values[: len(piece)], self._bins[: len(piece)]
-            np.abs(piece, out=absolute)
-            np.multiply(absolute, scale, out=bins, casting="unsafe")
-            self.histogram += np.bincount(bins, minlength=BINS)
+        largest = np.zeros(0, dtype=np.float32) if self.channel_max is None else self.channel_max
+        mean = None if self.sums is None else self.sums / self.rows
+        width = 2.0**self.exponent / BINS
+        return Observed(self.name, self.low, self.high, self.histogram, width, largest, mean)
+
+
+def _not_finite(name: str) -> ExportFailed:
+    return ExportFailed(
+        f"the tensor {name!r} has values that are not finite on the calibration pictures",
+        expected="finite values in fp32",
+        next_command="vit-deploy verify, which finds the block that they come from",
+    )

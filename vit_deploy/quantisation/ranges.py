@@ -172,13 +172,13 @@ def _coarse(seen: Observed) -> tuple[Floats, float]:
     import numpy as np
 
     width = seen.absolute_max / _COARSE
-    running = _below(seen, 0, np.arange(_COARSE + 1) * width)
+    running = _below(seen, 0, np.arange(_COARSE + 1, dtype=np.float64) * width)
     running[-1] = seen.count
     return np.diff(running), width
 
 
 def _divergence(counts: Floats, end: int, grid: Floats) -> float:
-    """Between the first ``end`` bins, the rest clipped into the last of them, and the same in a level for each code.
+    """Between the first ``end`` bins, the rest clipped into the last, and the same in a level for each code.
 
     A level's counts are spread evenly over those of its bins that hold anything.
     """

@@ -164,7 +164,7 @@ def _synthetic(model: Model, count: int) -> Samples:
 
 @dataclass(frozen=True)
 class _Look:
-    """What a file is: its hash, whether it is of another kind than the model takes; or why it cannot be read."""
+    """What a file is: its hash, whether it is unlike what the model takes; or why it cannot be read."""
 
     sha256: str = ""
     unlike: bool = False
