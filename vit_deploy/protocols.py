@@ -201,6 +201,11 @@ class SessionOptions:
         spin: whether idle threads may spin; off, so that neighbours are not disturbed.
         optimise: whether the backend may rewrite the graph to be faster when it opens it, as it does by
             default. Off, to tell a fault of those rewrites from one of the file: never for speed.
+        cache: whether what was compiled may be kept in the package's cache folder, and be taken from there.
+            Off, so that a cold start is one and what is judged is the file; a backend without such a cache
+            has nothing to do.
+        native: whether to refuse an artefact whose precision the backend has no kernels for and would compute in
+            another one: that is slower than the other one itself, and shows nothing of the precision.
     """
 
     threads: int | None = None
@@ -208,6 +213,8 @@ class SessionOptions:
     cuda_graph: bool = False
     spin: bool = False
     optimise: bool = True
+    cache: bool = False
+    native: bool = False
 
 
 @runtime_checkable
@@ -232,6 +239,17 @@ class Runtime(Protocol):
         Raises:
             BackendMissing: when this machine cannot.
             RunFailed: when the backend refuses the artefact, or falls back to something else.
+        """
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A :class:`Runtime` that does not compute in every precision; one without this does in all it opens."""
+
+    def computes(self, precision: Precision, device: Device | None = None) -> Precision | None:
+        """What an artefact of ``precision`` is computed in on ``device``, or on the best one here.
+
+        Another precision where there are no kernels for that one, and ``None`` where it cannot be run.
         """
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from vit_deploy import registry
+from vit_deploy import openvino_library, registry
 from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
 from vit_deploy.exporters.onnx import EXPORTER, OnnxOptions
 from vit_deploy.facts import Device
@@ -221,7 +221,7 @@ def test_what_it_cannot_honour_is_refused(artefact: Artefact) -> None:
 
 
 def test_where_it_is_missing_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "package_version", lambda name: None)
+    monkeypatch.setattr(openvino_library, "package_version", lambda name: None)
     found = RUNTIME.available()
     assert (found.ok, found.mend) == (False, "pip install 'vit-deploy[openvino]'")
     assert RUNTIME.devices() == ()
@@ -231,7 +231,7 @@ def test_where_it_does_not_load_it_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     def fail() -> None:
         raise ImportError("libtbb.so.12: cannot open shared object file")
 
-    monkeypatch.setattr(module, "load", fail)
+    monkeypatch.setattr(openvino_library, "load", fail)
     found = RUNTIME.available()
     assert not found.ok
     assert "libtbb.so.12" in found.reason

@@ -26,7 +26,8 @@ _ACTIVATIONS = {"Gelu", "Erf", "Sigmoid", "Swish", "Relu", "Tanh", "SoftPlus", "
 """Operators of the graph; the plugin fuses them into the products before them where it can."""
 
 _PRECISIONS: dict[str, Precision] = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8"}
-_DTYPES: dict[str, str] = {**_PRECISIONS, "f64": "fp64", "u8": "uint8"}
+_DTYPES: dict[str, str] = {**_PRECISIONS, "f64": "fp64", "u8": "int8"}
+"""Signed or not, a product of 8-bit numbers is one of int8; as an input they are a picture."""
 _OPERANDS_OF_ATTENTION = 3
 """Queries, keys and values: a softmax alone has but one operand, and its mask."""
 
@@ -41,6 +42,7 @@ class RuntimeLayers:
         fused_attention: attentions that are one node.
         softmaxes: softmaxes that stand alone, and so attentions that do not.
         attention_kernels: the kernels of the fused attentions.
+        low_precision: layers with weights that compute in 8 bits.
         bulk: what most of the linear layers compute in; ``None`` where there are none.
     """
 
@@ -49,6 +51,7 @@ class RuntimeLayers:
     fused_attention: int
     softmaxes: int
     attention_kernels: dict[str, int]
+    low_precision: int
     bulk: Precision | None
 
 
@@ -94,6 +97,7 @@ def count_layers(runtime_model: Any, operators: dict[str, str]) -> RuntimeLayers
         fused_attention=sum(kernels.values()),
         softmaxes=sum(counted["softmax"].values()),
         attention_kernels=dict(sorted(kernels.items())),
+        low_precision=linear["int8"],
         bulk=known.get(bulk),
     )
 
@@ -129,4 +133,4 @@ def _named_type(node: Any) -> str:
     """The type of an input or output of the model."""
     port = node.output(0) if node.get_output_size() else node.input(0)
     word = str(port.get_element_type().get_type_name())
-    return _DTYPES.get(word, word)
+    return "uint8" if word == "u8" else _DTYPES.get(word, word)

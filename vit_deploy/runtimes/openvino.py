@@ -1,4 +1,4 @@
-"""ONNX files through OpenVINO, on the CPU.
+"""OpenVINO's own IR and ONNX files through OpenVINO, on the CPU.
 
 OpenVINO chooses the precision that it computes in itself, and where the processor has bf16 it chooses that,
 whatever the file says. So it is always told, and both its word and the kernels that it chose are read back.
@@ -7,49 +7,37 @@ Its passes cannot be switched off.
 
 from __future__ import annotations
 
-import sys
+import contextlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vit_deploy.environment import package_version, usable_cores
+from vit_deploy.environment import usable_cores
 from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
 from vit_deploy.facts import Availability, Device, RuntimeFacts
+from vit_deploy.openvino_library import REINSTALL, availability, first_line, load
 from vit_deploy.protocols import BaseSession
+from vit_deploy.runtimes._openvino_cache import ModelCache, is_on
 from vit_deploy.runtimes._openvino_layers import count_layers, operators_by_name
 from vit_deploy.runtimes._streams import share_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
+    from vit_deploy.graph.openvino_ir import IrGraph
     from vit_deploy.protocols import Arrays, Artefact, SessionOptions, Step
     from vit_deploy.runtimes._openvino_layers import RuntimeLayers
     from vit_deploy.spec import Precision
 
-INSTALL = "pip install 'vit-deploy[openvino]'"
+__all__ = ["HINTS", "RUNTIME", "OpenVinoRuntime", "OpenVinoSession", "OpenVinoStep", "load"]
+
+IR = "openvino"
+"""The format of OpenVINO's own files."""
+
 HINTS: dict[str, Precision] = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 """What OpenVINO calls the precisions that it computes in."""
 
 _CAPABILITIES = {"bf16": "BF16", "f16": "FP16"}
 """What a processor must have for them. Without it the hint is changed to another one, and not always to f32."""
-
-
-def load() -> Any:
-    """The module, its telemetry left out: importing it would send word to its makers otherwise.
-
-    ``openvino.tools.ovc`` sends an event when it is imported, and takes a stub where the telemetry package
-    is missing (openvino/tools/ovc/telemetry_utils.py).
-
-    Raises:
-        ImportError: when it is missing or does not load.
-        OSError: when one of its libraries does not load.
-    """
-    absent = object()
-    held = sys.modules.get("openvino_telemetry", absent)
-    if held is absent:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    finally:
-        if held is absent:
-            del sys.modules["openvino_telemetry"]
-    return openvino
 
 
 class OpenVinoStep:
@@ -68,7 +56,7 @@ class OpenVinoStep:
 
 
 class OpenVinoSession(BaseSession):
-    """An ONNX file compiled by OpenVINO."""
+    """A graph compiled by OpenVINO."""
 
     def __init__(self, artefact: Artefact, compiled: Any, facts: RuntimeFacts) -> None:
         super().__init__(artefact)
@@ -84,7 +72,7 @@ class OpenVinoSession(BaseSession):
                 name: self._request.get_tensor(name).data.copy() for name in self.artefact.spec.output_names
             }
         except RuntimeError as error:
-            raise RunFailed(f"OpenVINO failed on {self.artefact.name}: {_first_line(error)}") from error
+            raise RunFailed(f"OpenVINO failed on {self.artefact.name}: {first_line(error)}") from error
 
     def stage(self, inputs: Arrays) -> Step:
         """See :class:`vit_deploy.protocols.Session`."""
@@ -92,7 +80,7 @@ class OpenVinoSession(BaseSession):
         try:
             self._fill(request, inputs)
         except RuntimeError as error:
-            raise RunFailed(f"OpenVINO cannot stage {self.artefact.name}: {_first_line(error)}") from error
+            raise RunFailed(f"OpenVINO cannot stage {self.artefact.name}: {first_line(error)}") from error
         return OpenVinoStep(request, inputs)
 
     @staticmethod
@@ -116,7 +104,7 @@ class OpenVinoRuntime:
 
     name: ClassVar[str] = "openvino"
     description: ClassVar[str] = "OpenVINO, on the CPU"
-    formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
+    formats: ClassVar[frozenset[str]] = frozenset({"onnx", "openvino"})
     cuda_graphs: ClassVar[bool] = False
 
     def __init__(self, hint: str = "") -> None:
@@ -124,26 +112,22 @@ class OpenVinoRuntime:
 
     def available(self, device: Device | None = None) -> Availability:
         """See :class:`vit_deploy.protocols.Runtime`."""
-        version = package_version("openvino")
-        if not version:
-            return Availability.no("openvino is not installed", INSTALL)
-        try:
-            found = load().Core().available_devices
-        except (ImportError, OSError, RuntimeError, AttributeError) as error:
-            return Availability.no(
-                f"openvino does not load: {error}", "pip install --force-reinstall openvino", version
-            )
+        state = availability()
+        if not state.ok:
+            return state
         if device is not None and device.kind != "cpu":
             return Availability.no(
-                f"OpenVINO runs on the CPU here, and the device is {device}", "add --device cpu", version
+                f"OpenVINO runs on the CPU here, and the device is {device}", "add --device cpu", state.version
             )
+        try:
+            found = load().Core().available_devices
+        except (OSError, RuntimeError) as error:
+            told = f"openvino does not load: {first_line(error)}"
+            return Availability.no(told, REINSTALL, state.version)
         if "CPU" not in found:
-            return Availability.no(
-                f"this OpenVINO has no CPU plugin, only {', '.join(found) or 'none'}",
-                "pip install --force-reinstall openvino",
-                version,
-            )
-        return Availability.yes(version)
+            told = f"this OpenVINO has no CPU plugin, only {', '.join(found) or 'none'}"
+            return Availability.no(told, REINSTALL, state.version)
+        return state
 
     def devices(self) -> tuple[Device, ...]:
         """See :class:`vit_deploy.protocols.Runtime`."""
@@ -154,28 +138,46 @@ class OpenVinoRuntime:
 
         Raises:
             UsageFailed: for a CUDA graph, and for a graph without OpenVINO's own optimisations.
+            HostileInput: for an IR that is not whole, or reaches beyond its own two files.
         """
+        from vit_deploy.graph.openvino_ir import read_ir
+
         found = self.available(device)
         if not found.ok:
             raise BackendMissing(f"OpenVINO cannot run on {device}: {found.reason}", next_command=found.mend)
         _refuse(options)
-        openvino = load()
-        core = openvino.Core()
+        # Before OpenVINO sees it: what it makes of a file that reaches elsewhere is not for us to find out.
+        graph = read_ir(artefact.path) if artefact.format == IR else None
+        core = load().Core()
         hint = self.hint or _hint(core, artefact.precision)
         threads = options.threads or usable_cores()
         share_of(threads, options.streams)
+        settings = _settings(hint, threads, options.streams)
         try:
             model = core.read_model(artefact.path)
             names = operators_by_name(model)
-            compiled = core.compile_model(model, "CPU", _settings(hint, threads, options.streams))
+            with _cache(artefact, settings, found.version, options) as kept:
+                # It looks for what it kept by the file's name alone, and not for a model that was read.
+                subject = str(artefact.path) if kept else model
+                compiled = core.compile_model(subject, "CPU", {**settings, **kept})
         except RuntimeError as error:
             raise RunFailed(
-                f"OpenVINO refuses {artefact.path.name!r}: {_first_line(error)}",
-                next_command="vit-deploy doctor, or --backend onnxruntime",
+                f"OpenVINO refuses {artefact.path.name!r}: {first_line(error)}",
+                next_command="vit-deploy doctor, or the ONNX artefact with --backend onnxruntime",
             ) from error
+        _check_weights(artefact, graph)
         layers = count_layers(compiled.get_runtime_model(), names)
-        facts = _facts(compiled, artefact, device, hint, layers)
+        facts = _facts(compiled, artefact, device, hint, layers, cached=bool(kept))
         return OpenVinoSession(artefact, compiled, facts)
+
+
+def _cache(
+    artefact: Artefact, settings: Mapping[str, Any], version: str, options: SessionOptions
+) -> AbstractContextManager[dict[str, str]]:
+    """What makes OpenVINO keep what it compiles; nothing where it was not asked to, or could not."""
+    if not options.cache or artefact.format != IR or not is_on():
+        return contextlib.nullcontext({})
+    return ModelCache(artefact.path, settings, version)
 
 
 def _refuse(options: SessionOptions) -> None:
@@ -210,22 +212,36 @@ def _settings(hint: str, threads: int, streams: int) -> dict[str, Any]:
     }
 
 
-def _facts(compiled: Any, artefact: Artefact, device: Device, hint: str, layers: RuntimeLayers) -> RuntimeFacts:
+def _check_weights(artefact: Artefact, graph: IrGraph | None) -> None:
+    """Whether a file carries the numbers that its artefact declares.
+
+    Raises:
+        RunFailed: when it carries others.
+    """
+    from vit_deploy.graph.scan import count_weights
+
+    if graph is not None:
+        held, weights = graph.precision, graph.floating
+    else:
+        census = count_weights(artefact.path)
+        held, weights = census.precision, census.floating
+    if weights and held != artefact.precision:
+        raise RunFailed(
+            f"the weights of {artefact.path.name!r} are {held or weights}",
+            expected=f"{artefact.precision}, as {artefact.name} declares",
+        )
+
+
+def _facts(
+    compiled: Any, artefact: Artefact, device: Device, hint: str, layers: RuntimeLayers, *, cached: bool
+) -> RuntimeFacts:
     """What the compiled model says of itself.
 
     Raises:
-        RunFailed: when it was told one precision and reports another, or the file carries another one than
-            the artefact declares.
+        RunFailed: when it was told one precision and reports another.
     """
     from vit_deploy.graph.expected import expected_attentions
-    from vit_deploy.graph.scan import count_weights
 
-    census = count_weights(artefact.path)
-    if census.floating and census.precision != artefact.precision:
-        raise RunFailed(
-            f"the weights of {artefact.path.name!r} are {census.precision or census.elements}",
-            expected=f"{artefact.precision}, as {artefact.name} declares",
-        )
     told = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if told != hint:
         raise RunFailed(
@@ -234,12 +250,12 @@ def _facts(compiled: Any, artefact: Artefact, device: Device, hint: str, layers:
             next_command="vit-deploy verify with --backend onnxruntime",
         )
     of = expected_attentions(artefact.config, artefact.spec)
-    computed = layers.bulk or HINTS[told]
+    hit = bool(compiled.get_property("LOADED_FROM_CACHE"))
     return RuntimeFacts(
         backend="openvino",
         version=str(load().__version__),
         device=str(device),
-        precision=computed,
+        precision=layers.bulk or HINTS[told],
         threads=int(compiled.get_property("INFERENCE_NUM_THREADS")),
         streams=int(compiled.get_property("NUM_STREAMS")),
         placement=dict.fromkeys(compiled.get_property("EXECUTION_DEVICES"), layers.nodes),
@@ -251,16 +267,11 @@ def _facts(compiled: Any, artefact: Artefact, device: Device, hint: str, layers:
         precision_hint=told,
         details={
             "attention_kernels": layers.attention_kernels,
+            "low_precision_layers": layers.low_precision,
             "cpu_pinning": bool(compiled.get_property("ENABLE_CPU_PINNING")),
+            "model_cache": ("hit" if hit else "miss") if cached else "off",
         },
     )
-
-
-def _first_line(error: Exception) -> str:
-    """What went wrong; the places in OpenVINO's own source that stand before it say nothing here."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from ", "Check "))]
-    return (telling or lines or ["no reason given"])[0]
 
 
 RUNTIME = OpenVinoRuntime()
