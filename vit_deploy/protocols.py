@@ -204,8 +204,8 @@ class SessionOptions:
         cache: whether what was compiled may be kept in the package's cache folder, and be taken from there.
             Off, so that a cold start is one and what is judged is the file; a backend without such a cache
             has nothing to do.
-        native: whether to refuse an artefact whose precision the backend has no kernels for and would compute in
-            another one: that is slower than the other one itself, and shows nothing of the precision.
+        native: whether to refuse an artefact whose precision the backend has no kernels for, and would compute
+            in another one: that is slower than the other one itself, and shows nothing of the precision.
     """
 
     threads: int | None = None

@@ -12,8 +12,10 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 from vit_deploy.errors import unknown_name
+from vit_deploy.protocols import Selective
 
 if TYPE_CHECKING:
+    from vit_deploy.facts import Device
     from vit_deploy.protocols import Exporter, Runtime
     from vit_deploy.spec import Precision
 
@@ -77,7 +79,24 @@ def precisions(found: Exporter) -> frozenset[Precision]:
     return found.precisions & precisions(exporter(found.needs)) if found.needs else found.precisions
 
 
-def runtimes_for(format: str) -> list[Runtime]:
-    """The runtimes that can open a format, those that this machine can run first."""
+def computes(found: Runtime, precision: Precision, device: Device | None = None) -> Precision | None:
+    """What a runtime computes an artefact of ``precision`` in: that, another one, or ``None``."""
+    return found.computes(precision, device) if isinstance(found, Selective) else precision
+
+
+def runtimes_for(format: str, precision: Precision | None = None) -> list[Runtime]:
+    """The runtimes that can open a format, those that this machine can run first.
+
+    Args:
+        format: of the artefact.
+        precision: of the artefact; those that compute in it come first then, and those that cannot at all last.
+    """
     fitting = [found for found in map(runtime, backends()) if format in found.formats]
-    return sorted(fitting, key=lambda found: not found.available().ok)
+    return sorted(fitting, key=lambda found: (not found.available().ok, _distance(found, precision)))
+
+
+def _distance(found: Runtime, precision: Precision | None) -> int:
+    if precision is None:
+        return 0
+    computed = computes(found, precision)
+    return 2 if computed is None else int(computed != precision)

@@ -123,7 +123,7 @@ def test_onnxruntime(opset: int, fused: int, model: Model, tmp_path: Path) -> No
 
 def test_onnxruntimes_cpu_computes_half_precision_in_fp32() -> None:
     graph = {"linear": {"fp16": 8, "fp32": 1}, "layernorm": {"bf16": 2}, "io": {"fp16": 2}}
-    assert onnxruntime._on_the_cpu(graph) == {
+    assert onnxruntime.on_the_cpu(graph) == {
         "linear": {"fp32": 9},
         "layernorm": {"bf16": 2},
         "io": {"fp16": 2},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vit_deploy.parity.choosing import ELSEWHERE
 from vit_deploy.parity.declared import batch_sizes
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ def conclude(found: Findings, artefact: Artefact, session: Session) -> tuple[boo
     if effective == artefact.precision:
         return (None, "undecided: " + "; ".join(found.open)) if found.open else (True, "")
     if effective == "fp32":
-        return None, f"{told}: it agrees, but that says nothing of {artefact.precision}"
+        mend = ELSEWHERE.get(artefact.precision, "")
+        told = f"{told}: it agrees, but that says nothing of {artefact.precision}"
+        return None, f"{told}; {mend}" if mend else told
     return False, told
 
 

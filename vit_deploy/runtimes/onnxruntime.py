@@ -13,13 +13,15 @@ from vit_deploy.environment import package_version, usable_cores
 from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
 from vit_deploy.facts import Availability, Device, RuntimeFacts
 from vit_deploy.protocols import BaseSession
+from vit_deploy.runtimes._onnxruntime_cpu import computed_on_the_cpu, on_the_cpu, refuse_precision
 from vit_deploy.runtimes._streams import share_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from vit_deploy.graph.layers import LayerCensus
     from vit_deploy.protocols import Arrays, Artefact, SessionOptions, Step
+    from vit_deploy.spec import Precision
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _QUIET = 3
@@ -132,6 +134,11 @@ class OnnxRuntimeRuntime:
         """See :class:`vit_deploy.protocols.Runtime`."""
         return tuple(device for device in (Device("cuda"), Device("cpu")) if self.available(device).ok)
 
+    def computes(self, precision: Precision, device: Device | None = None) -> Precision | None:
+        """See :class:`vit_deploy.protocols.Selective`."""
+        kind = device.kind if device else next((found.kind for found in self.devices()), "cpu")
+        return computed_on_the_cpu(precision) if kind == "cpu" else precision
+
     def open(self, artefact: Artefact, device: Device, options: SessionOptions) -> OnnxRuntimeSession:
         """See :class:`vit_deploy.protocols.Runtime`."""
         found = self.available(device)
@@ -139,6 +146,7 @@ class OnnxRuntimeRuntime:
             raise BackendMissing(
                 f"ONNX Runtime cannot run on {device}: {found.reason}", next_command=found.mend
             )
+        refuse_precision(artefact, self.computes(artefact.precision, device), native=options.native)
         import onnxruntime as ort
 
         on_cpu = device.kind == "cpu"
@@ -230,9 +238,8 @@ def _facts(
         backend="onnxruntime",
         version=ort.__version__,
         device=str(device),
-        # Its CPU kernels compute fp16 as fp32 behind casts: such a run says nothing of fp16.
-        precision="fp32" if on_cpu and artefact.precision == "fp16" else artefact.precision,
-        dtypes=_on_the_cpu(layers.dtypes) if on_cpu else layers.dtypes,
+        precision=(computed_on_the_cpu(artefact.precision) if on_cpu else None) or artefact.precision,
+        dtypes=on_the_cpu(layers.dtypes) if on_cpu else layers.dtypes,
         fused_attention=_fused_attention(session, artefact, layers),
         threads=read_back.intra_op_num_threads * options.streams if on_cpu else None,
         streams=options.streams,
@@ -299,19 +306,6 @@ def _fused_attention(session: Any, artefact: Artefact, layers: LayerCensus) -> d
         "fused": native if assigned else layers.attentions,
         "of": layers.attentions + layers.spelled_out if of is None else of,
     }
-
-
-def _on_the_cpu(dtypes: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
-    """What the CPU's kernels compute in: fp32 for fp16, but for the inputs and outputs."""
-    from collections import Counter
-
-    computed: dict[str, dict[str, int]] = {}
-    for kind, counts in dtypes.items():
-        counted: Counter[str] = Counter()
-        for dtype, count in counts.items():
-            counted["fp32" if dtype == "fp16" and kind != "io" else dtype] += count
-        computed[kind] = dict(counted)
-    return computed
 
 
 RUNTIME = OnnxRuntimeRuntime()
