@@ -79,15 +79,8 @@ def opened(graph: ir.Model, names: Sequence[str] = ()) -> Iterator[GraphSession]
     wanted = list(names) or [str(value.name) for value in graph.graph.outputs]
     with tempfile.TemporaryDirectory(prefix="vit-deploy-") as folder:
         path = Path(folder) / "graph.onnx"
-        try:
-            with _as_outputs(graph, wanted):
-                write_model(graph, path, external_data=True)
-        except OSError as error:
-            raise OutputFailed(
-                f"the graph cannot be written to {folder!r}: {error.strerror or error}",
-                expected="room for the weights",
-                next_command="TMPDIR names another folder",
-            ) from error
+        with _as_outputs(graph, wanted), _room_in(path.parent):
+            write_model(graph, path, external_data=True)
         yield GraphSession(path, wanted)
 
 
@@ -118,6 +111,19 @@ def _as_outputs(graph: ir.Model, names: Sequence[str]) -> Iterator[None]:
             value.type = None
 
 
+@contextmanager
+def _room_in(folder: Path) -> Iterator[None]:
+    """What cannot be written is told as such."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputFailed(
+            f"the graph cannot be written to {str(folder)!r}: {error.strerror or error}",
+            expected="room for the weights",
+            next_command="TMPDIR names another folder",
+        ) from error
+
+
 def _options() -> Any:
     import onnxruntime as ort
 
@@ -136,3 +142,57 @@ def _failed(what: str, error: Exception) -> ExportFailed:
         expected="a graph that it knows every operator of",
         next_command="vit-deploy doctor, and report the failure with its output",
     )
+
+
+class WeightStore:
+    """Unread weights, each written once, for graphs that have most of them in common.
+
+    Tensors are the same where name, dtype and shape are: who gives graphs to it must hold to that.
+
+    Args:
+        folder: where the graphs and the file of weights are put.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._data = folder / "weights.data"
+        self._places: dict[tuple[str, str, tuple[int, ...]], tuple[int, int]] = {}
+
+    @contextmanager
+    def opened(self, graph: ir.Model, names: Sequence[str] = ()) -> Iterator[GraphSession]:
+        """As :func:`opened`; of the weights, only those are written that are not there yet."""
+        import onnx
+
+        from vit_deploy.graph.capture import is_unread
+        from vit_deploy.graph.stream import skeleton
+
+        wanted = list(names) or [str(value.name) for value in graph.graph.outputs]
+        with _as_outputs(graph, wanted):
+            frame = skeleton(graph)
+        for name, value in sorted(graph.graph.initializers.items()):
+            tensor = value.const_value
+            if tensor is None or not is_unread(tensor):
+                continue
+            offset, length = self._place(name, tensor)
+            entry = onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=list(tensor.shape.numpy()))
+            entry.data_location = onnx.TensorProto.EXTERNAL
+            for key, told in (("location", self._data.name), ("offset", offset), ("length", length)):
+                entry.external_data.add(key=key, value=str(told))
+            frame.graph.initializer.append(entry)
+        path = self._folder / "variant.onnx"
+        with _room_in(self._folder):
+            path.write_bytes(frame.SerializeToString(deterministic=True))
+        yield GraphSession(path, wanted)
+
+    def _place(self, name: str, tensor: ir.TensorProtocol) -> tuple[int, int]:
+        """Where a tensor lies in the file; it is written if it does not."""
+        key = (name, str(tensor.dtype), tuple(tensor.shape.numpy()))
+        if key not in self._places:
+            from vit_deploy.graph.stream import ALIGNMENT
+
+            with _room_in(self._folder), self._data.open("ab") as file:
+                file.write(b"\0" * (-file.tell() % ALIGNMENT))
+                start = file.tell()
+                file.write(tensor.tobytes())
+                self._places[key] = start, file.tell() - start
+        return self._places[key]
