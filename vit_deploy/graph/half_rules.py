@@ -141,19 +141,22 @@ class Rules:
 
     def _pliant_weights(self, model: ir.Model) -> set[ir.Node]:
         """Nodes that only move weights, for the network alone: they move the halved weight as well."""
-        pliant: set[ir.Node] = set()
-        for node in reversed(list(model.graph)):
-            if node in self.fed or node.op_type not in MOVES or not self.operands(node):
-                continue
-            users = [use.node for value in node.outputs for use in value.uses()]
-            ready = all(user in pliant or (user in self.network and user not in self.keep) for user in users)
-            if users and ready:
-                pliant.add(node)
-        for node in model.graph:  # what moves the result of arithmetic is none
-            sources = [node.inputs[place] for place in self.operands(node)] if node in pliant else []
-            if not all(_constant(value) or (value and value.producer() in pliant) for value in sources):
-                pliant.discard(node)
+        pliant = {
+            node
+            for node in model.graph
+            if node not in self.fed and node.op_type in MOVES and self.operands(node)
+        }
+        while stiff := {node for node in pliant if not self._is_pliant(node, pliant)}:
+            pliant -= stiff
         return pliant
+
+    def _is_pliant(self, node: ir.Node, pliant: set[ir.Node]) -> bool:
+        """Whether what a node moves is weights, and goes where half precision is."""
+        sources = [node.inputs[place] for place in self.operands(node)]
+        users = [use.node for value in node.outputs for use in value.uses()]
+        return all(_constant(value) or (value and value.producer() in pliant) for value in sources) and all(
+            user in pliant or (user in self.network and user not in self.keep) for user in users
+        )
 
     def _was_float(self, value: ir.Value) -> bool:
         return self.before(value) == _float()
