@@ -15,6 +15,7 @@ COMMANDS = {
     "bench": "Measure latency and throughput, each case in a process of its own.",
     "tune": "Find the fastest way to run a bundle here, and make it the default of predict.",
     "predict": "Classify images with an artefact of a bundle.",
+    "eval": "Measure accuracy on labelled pictures, each artefact beside eager PyTorch.",
     "inspect": "Show a model's layers, or what a bundle holds.",
     "models": "List the named architectures.",
     "formats": "List the formats and backends, and what this machine can do with them.",
