@@ -19,7 +19,7 @@ from xml.parsers import expat
 from vit_deploy.errors import HostileInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
     from xml.etree.ElementTree import Element
 
@@ -61,11 +61,19 @@ _EXPECTED = "an .xml and its .bin as `vit-deploy export --format openvino` wrote
 
 @dataclass(frozen=True)
 class IrTensor:
-    """An input or output: its name, OpenVINO's name of its type, and its shape, ``None`` where that is free."""
+    """An input or output.
+
+    Attributes:
+        name: by which OpenVINO knows it; empty where it has none.
+        type: OpenVINO's name of its type.
+        shape: ``None`` where a dimension is free.
+        number: of its layer.
+    """
 
     name: str
     type: str
     shape: tuple[int | None, ...]
+    number: str = ""
 
     @property
     def dtype(self) -> str:
@@ -136,12 +144,12 @@ class IrGraph:
     @property
     def inputs(self) -> tuple[IrTensor, ...]:
         """What it takes, in order."""
-        return tuple(_tensor(layer.find("output/port"), layer) for layer in self._of_type("Parameter"))
+        return tuple(self._tensor(layer, layer.find("output/port")) for layer in self._of_type("Parameter"))
 
     @property
     def outputs(self) -> tuple[IrTensor, ...]:
         """What it gives, in order."""
-        return tuple(_tensor(layer.find("input/port"), layer) for layer in self._of_type("Result"))
+        return tuple(self._tensor(layer, layer.find("input/port")) for layer in self._of_type("Result"))
 
     @cached_property
     def operators(self) -> Counter[str]:
@@ -154,7 +162,7 @@ class IrGraph:
         """Elements of the constants by OpenVINO's name of their type."""
         counted: Counter[str] = Counter()
         for constant in constants(self.root):
-            counted[constant.attrib["element_type"]] += math.prod(_shape(constant.attrib.get("shape", "")))
+            counted[constant.attrib["element_type"]] += math.prod(shape_of(constant.attrib.get("shape", "")))
         return counted
 
     @property
@@ -167,6 +175,26 @@ class IrGraph:
         """The type that most of them have, where it is one of ours."""
         found = self.floating
         return PRECISIONS.get(max(found, key=lambda word: found[word])) if found else None
+
+    def _tensor(self, layer: Element, port: Element | None) -> IrTensor:
+        if port is None:
+            raise ValueError(f"{layer.attrib['name']} has no port")
+        dims = tuple(int(dim.text or "") for dim in port.iterfind("dim"))
+        shape = tuple(None if dim < 0 else dim for dim in dims)
+        names = port.attrib.get("names", "")
+        if layer.attrib["type"] == "Result":
+            ((source, output),) = self.layers[layer.attrib["id"]].sources
+            names = layer.attrib.get("output_names") or self._names[source, output]
+        return IrTensor(names.partition(",")[0], port_type(port), shape, layer.attrib["id"])
+
+    @cached_property
+    def _names(self) -> dict[tuple[str, str], str]:
+        """The names of each result, by the number of its layer and its port."""
+        return {
+            (layer.attrib["id"], port.attrib["id"]): port.attrib.get("names", "")
+            for layer in self.root.iterfind("layers/layer")
+            for port in layer.iterfind("output/port")
+        }
 
     def _of_type(self, operator: str) -> Iterator[Element]:
         return (layer for layer in self.root.iterfind("layers/layer") if layer.attrib["type"] == operator)
@@ -249,14 +277,6 @@ def _check(path: Path, root: Element) -> None:
         raise _hostile(path, f"has constants up to byte {end} of {weights.name!r}, which ends at {held}")
 
 
-def _shape(text: str) -> Sequence[int]:
+def shape_of(text: str) -> list[int]:
+    """The shape of a constant as it is written."""
     return [int(word) for word in text.split(",") if word.strip()]
-
-
-def _tensor(port: Element | None, layer: Element) -> IrTensor:
-    if port is None:
-        raise ValueError(f"{layer.attrib['name']} has no port")
-    dims = tuple(int(dim.text or "") for dim in port.iterfind("dim"))
-    shape = tuple(None if dim < 0 else dim for dim in dims)
-    names = layer.attrib.get("output_names") or port.attrib.get("names") or layer.attrib["name"]
-    return IrTensor(names.partition(",")[0], port_type(port), shape)

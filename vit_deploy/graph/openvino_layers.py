@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _CLASSES: dict[str, LayerClass] = {
     "ScaledDotProductAttention": "attention",
-    "Softmax": "softmax",
+    **dict.fromkeys(("SoftMax", "Softmax"), "softmax"),
     "MVN": "layernorm",
     **dict.fromkeys(("Gelu", "Erf", "Sigmoid", "Swish", "Relu", "Tanh", "SoftPlus", "HSwish"), "activation"),
 }
@@ -33,8 +33,8 @@ def count_ir_layers(graph: IrGraph) -> dict[str, dict[str, int]]:
     for layer in graph.layers.values():
         if layer.operator in _PRODUCTS:
             weight = _weight(graph, layer)
-            if weight is not None:
-                counted["linear"][weight] += 1
+            # Without weights it is of an attention that is spelled out.
+            counted["attention" if weight is None else "linear"][weight or _named(layer.type)] += 1
         elif layer.operator in _CLASSES:
             counted[_CLASSES[layer.operator]][_named(layer.type)] += 1
     for tensor in (*graph.inputs, *graph.outputs):

@@ -1,9 +1,10 @@
 """What OpenVINO's CPU plugin made of a graph: its runtime model, by class of layers.
 
 The runtime model names for each node its kernel (``primitiveType``), the precision that it computes in
-(``runtimePrecision``) and the nodes of the graph that went into it (``originalLayersNames``); see
-https://docs.openvino.ai, "Execution graph". Attention is one ``ScaledDotProductAttention``, or a ``Subgraph``
-that the plugin compiled of the products and the softmax between them.
+(``runtimePrecision``, and the end of the kernel's name) and the nodes of the graph that went into it
+(``originalLayersNames``); see https://docs.openvino.ai, "Execution graph". Attention is one
+``ScaledDotProductAttention``, or a ``Subgraph`` that the plugin compiled of the products and the softmax
+between them.
 """
 
 from __future__ import annotations
@@ -112,9 +113,11 @@ class _Told:
             return str(information[key].astype(str)) if key in information else ""
 
         self.kind = read("layerType")
-        precision = read("runtimePrecision")
-        self.dtype = _DTYPES.get(precision, precision)
         self.kernel = read("primitiveType")
+        precision = read("runtimePrecision")
+        # Where weights are held in fewer bits than the kernel computes in, it is they that are told of.
+        computed = "f32" if self.kernel.endswith("_f32") else precision
+        self.dtype = _DTYPES.get(computed, computed)
         self.made_of = [name for name in read("originalLayersNames").split(",") if name]
 
 

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from vit_deploy.spec import Precision
     from vit_deploy.weights.imported import Model
 
-FORMATS = {".onnx": "onnx", ".pt": "torchscript", ".ts": "torchscript", ".pth": "torchscript"}
+FORMATS = {
+    ".onnx": "onnx",
+    ".xml": "openvino",
+    ".pt": "torchscript",
+    ".ts": "torchscript",
+    ".pth": "torchscript",
+}
 """What a file's name says of its format."""
 
 
@@ -61,7 +67,7 @@ def adopt(path: Path, model: Model, asked: Asked, folder: Path) -> Candidate:
     """Take in a file that somebody else exported.
 
     Args:
-        path: an ``.onnx`` file, or a TorchScript archive.
+        path: an ``.onnx`` file, the ``.xml`` of an OpenVINO IR, or a TorchScript archive.
         model: what it was exported from, as its owner says.
         asked: what the user says of it.
         folder: an empty folder for what has to be written; it must outlive the artefact.
@@ -74,7 +80,8 @@ def adopt(path: Path, model: Model, asked: Asked, folder: Path) -> Candidate:
     """
     if not path.is_file():
         raise ImportFailed(
-            f"there is no file {str(path)!r}", expected="--candidate with an ONNX file or a TorchScript archive"
+            f"there is no file {str(path)!r}",
+            expected="--candidate with an ONNX file, an OpenVINO IR or a TorchScript archive",
         )
     format = FORMATS.get(path.suffix.lower())
     if format is None:
