@@ -21,6 +21,9 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "fp8")
 EAGER_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 """Those that eager PyTorch computes in, too; see :func:`vit_deploy.model.precision.eager_dtype`."""
 
+AUTO = "auto"
+"""In place of a precision: the fastest that holds; see :mod:`vit_deploy.deploy.ladder`."""
+
 Dim = int | str
 """A dimension: a size, or the name of a size that is free (``"batch"``)."""
 

@@ -17,7 +17,7 @@ from vit_deploy.errors import UsageFailed
 from vit_deploy.model.architectures import DEFAULT_ARCH
 from vit_deploy.parity.images import MAX_IMAGES
 from vit_deploy.protocols import option_fields
-from vit_deploy.spec import CONTRACTS, PRECISIONS
+from vit_deploy.spec import AUTO, CONTRACTS, PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,10 +43,10 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--format", "formats", default="onnx", show_default=True, help="Formats, by comma, or `all`."),
     click.option(
         "--dtype",
-        type=click.Choice(PRECISIONS),
+        type=click.Choice((*PRECISIONS, AUTO)),
         default="fp32",
         show_default=True,
-        help="Declared precision of the artefacts.",
+        help="Declared precision of the artefacts; auto: the fastest that holds, rung by rung.",
     ),
     click.option(
         "--input",

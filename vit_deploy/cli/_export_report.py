@@ -11,19 +11,38 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vit_deploy.deploy.job import Outcome
+    from vit_deploy.deploy.ladder import Climb
     from vit_deploy.proof import Proof
 
 
-def report(outcomes: Sequence[Outcome], target: Path, *, as_json: bool, proof: Proof | None = None) -> None:
-    """The outcomes as one JSON document, or as a table; their notes on stderr."""
+def report(
+    outcomes: Sequence[Outcome],
+    target: Path,
+    *,
+    as_json: bool,
+    proof: Proof | None = None,
+    climb: Climb | None = None,
+) -> None:
+    """The outcomes as one JSON document, or as a table; their notes on stderr.
+
+    Args:
+        outcomes: of the artefacts.
+        target: the bundle.
+        as_json: one document instead of a table.
+        proof: of the import.
+        climb: how ``--dtype auto`` came to the precisions.
+    """
     for entry in outcomes:
         for line in entry.notes:
             note(line)
     if as_json:
         artefacts = [outcome_json(entry) for entry in outcomes]
         proved = proof.to_dict() if proof else None
-        print_json("export", {"bundle": str(target), "proof": proved, "artefacts": artefacts})
+        rungs = {"rungs": [step.to_dict() for step in climb.steps]} if climb else {}
+        print_json("export", {"bundle": str(target), "proof": proved, "artefacts": artefacts, **rungs})
         return
+    if climb:
+        _print_rungs(climb)
     rows = []
     for entry in outcomes:
         verdict = entry.verdict
@@ -41,6 +60,16 @@ def report(outcomes: Sequence[Outcome], target: Path, *, as_json: bool, proof: P
     headings = ("artefact", "parity", "worst ratio>", "size>", "export s>", "verify s>")
     print_table(headings, rows, title=f"bundle {target}")
     print_notes((entry.name, _note(entry)) for entry in outcomes)
+
+
+def _print_rungs(climb: Climb) -> None:
+    """Which rungs were tried for each format, the fastest first, and what decided."""
+    formats = list(dict.fromkeys(step.format for step in climb.steps))
+    steps = sorted(climb.steps, key=lambda step: formats.index(step.format))
+    marks = {True: "taken", False: "passed over"}
+    rows = [(step.format, step.rung, marks[step.held]) for step in steps]
+    print_table(("format", "precision", "--dtype auto"), rows)
+    print_notes((f"{step.format} {step.rung}", step.why) for step in steps)
 
 
 def _note(outcome: Outcome) -> str:

@@ -20,6 +20,7 @@ from vit_deploy.cli._weights import tell_notes
 from vit_deploy.errors import BackendMissing
 from vit_deploy.model.architectures import DEFAULT_ARCH
 from vit_deploy.model.module_config import PREFIX
+from vit_deploy.spec import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +71,7 @@ def command(
     """
     names = chosen_formats(formats)
     from vit_deploy.deploy.export import export_model
+    from vit_deploy.deploy.ladder import export_auto
     from vit_deploy.parity.requirements import parse_requirements
     from vit_deploy.weights import load_model
     from vit_deploy.weights.request import Request
@@ -102,25 +104,27 @@ def command(
     batch, pictures_of, sizes = named_ranges(
         loaded, contract, (min_shapes, opt_shapes, max_shapes), dynamic=dynamic
     )
+    climb = None
     with TerminalProgress() as progress:
-        outcomes = export_model(
-            loaded,
-            target,
-            names,
-            precision=dtype,  # type: ignore[arg-type]
-            outputs=words_of(outputs),  # type: ignore[arg-type]
-            batch=batch,
-            contract=contract,
-            picture_sizes=pictures_of,
-            image_sizes=sizes,
-            options={name: value for name, value in options.items() if value is not None},
-            images=pictures,
-            verify=verify,
-            proof=proof,
-            requirements=requirements,
-            progress=progress,
-        )
-    report(outcomes, target, as_json=as_json, proof=proof)
+        asked: dict[str, Any] = {
+            "outputs": words_of(outputs),
+            "batch": batch,
+            "contract": contract,
+            "picture_sizes": pictures_of,
+            "image_sizes": sizes,
+            "options": {name: value for name, value in options.items() if value is not None},
+            "images": pictures,
+            "verify": verify,
+            "proof": proof,
+            "requirements": requirements,
+            "progress": progress,
+        }
+        if dtype == AUTO:
+            climb = export_auto(loaded, target, names, **asked)
+            outcomes: Sequence[Outcome] = climb.outcomes
+        else:
+            outcomes = export_model(loaded, target, names, precision=dtype, **asked)  # type: ignore[arg-type]
+    report(outcomes, target, as_json=as_json, proof=proof, climb=climb)
     return _finish(outcomes, target)
 
 

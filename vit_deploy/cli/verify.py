@@ -86,6 +86,7 @@ def _judge(
         threads=words["threads"],
         open_session=opener,
         cache=cache,
+        precisions=[artefact.precision for artefact, _ in subject.artefacts],
     )
     verification = Verification(check, runtime, device, requirements, blame=words["blame"], drift=drift)
     with TerminalProgress() as progress:

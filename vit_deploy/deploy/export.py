@@ -96,17 +96,19 @@ def export_model(
     with edit_bundle(output, model) as editor:
         editor.proof = ProofRecord(**proof.to_dict()) if proof else None
         required = dict.fromkeys((exporter.format for exporter in asked), tuple(requirements))
-        check = _check(editor, images, verify)
+        check = _check(editor, images, precision, verify)
         job = Job(editor, spec, precision, chosen, progress or Silent(), check, required)
         return [job.run(exporter) for exporter in exporters]
 
 
-def _check(editor: BundleEditor, images: Sequence[Path], verify: bool) -> ParityCheck | None:
+def _check(
+    editor: BundleEditor, images: Sequence[Path], precision: Precision, verify: bool
+) -> ParityCheck | None:
     if not verify:
         return None
     from vit_deploy.parity import ParityCheck
 
-    return ParityCheck(editor.model, images=images)
+    return ParityCheck(editor.model, images=images, precisions=(precision,))
 
 
 def _in_order(

@@ -29,7 +29,7 @@ from vit_deploy.protocols import SessionOptions, Silent
 from vit_deploy.spec import PRECISIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from vit_deploy.facts import Device
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 _SILENT = Silent()
 
+DECISION_SAMPLES = 80
+"""More pictures where shares of decisions are judged: 59 clear ones show 95 % of them."""
+
 
 class ParityCheck:
     """Judges any number of artefacts of one model; what eager gives is computed once.
@@ -58,6 +61,8 @@ class ParityCheck:
         threads: CPU threads of eager and of the backend; their own defaults when ``None``.
         open_session: opens an artefact in a runtime; in this process when ``None``.
         cache: keeps what eager gives on disk; nothing does when ``None``.
+        precisions: of the artefacts that will be judged; where the share of equal decisions counts for one of
+            them, :data:`DECISION_SAMPLES` more pictures are generated.
 
     Raises:
         HostileInput: for a picture that cannot be read.
@@ -75,11 +80,16 @@ class ParityCheck:
         threads: int | None = None,
         open_session: Opener | None = None,
         cache: ReferenceCache | None = None,
+        precisions: Iterable[Precision] = (),
     ) -> None:
         model.require_steady()
         self.model = model
-        self.samples: tuple[Sample, ...] = make_samples(model.preprocessing, model.config, seed, images)
         self._limits = _table(limits)
+        by_share = any(self._limits[precision].top1 is not None for precision in precisions)
+        natural = DECISION_SAMPLES if by_share else 0
+        self.samples: tuple[Sample, ...] = make_samples(
+            model.preprocessing, model.config, seed, images, natural
+        )
         self._threads = threads
         self._open = open_session or _open_here
         self._ground = Ground(model, self.samples, cache=cache)

@@ -9,6 +9,7 @@ pixel, pure colours, no structure. The same seed gives the same pictures.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,11 @@ class Sample:
 
 
 def make_samples(
-    preprocessing: Preprocessing | None, config: Architecture, seed: int = 0, images: Sequence[Path] = ()
+    preprocessing: Preprocessing | None,
+    config: Architecture,
+    seed: int = 0,
+    images: Sequence[Path] = (),
+    natural: int = 0,
 ) -> tuple[Sample, ...]:
     """The inputs for one model: the generated families, then the user's images.
 
@@ -61,6 +66,7 @@ def make_samples(
         config: gives the size and channels of the pictures, or the shapes of the inputs.
         seed: of the generated pictures.
         images: the user's images, added to the others.
+        natural: how many more pictures of natural spectra stand between them: shares need many witnesses.
 
     Raises:
         HostileInput: for an image that cannot be read.
@@ -74,7 +80,7 @@ def make_samples(
         return _from_arrays(config, seed, images)
     height, width = config.image_size
     samples = []
-    for index, (family, paint) in enumerate(_PLAN):
+    for index, (family, paint) in enumerate([*_PLAN, *itertools.islice(itertools.cycle(_NATURAL), natural)]):
         generator = np.random.default_rng([seed, index])
         picture = paint(generator, height, width, config.in_channels, patch_side(config))
         samples.append(_from_picture(f"{family}-{index}", family, picture, preprocessing))
@@ -253,6 +259,8 @@ _PLAN: tuple[tuple[str, Painter], ...] = (
     ("constant", _plain_colour),
     ("checkerboard", _checkerboard(coarse=True)),
 )
+
+_NATURAL = tuple(entry for entry in _PLAN if entry[0] == "pink")
 
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(family for family, _ in _PLAN))
 """The generated families, in order of first use."""

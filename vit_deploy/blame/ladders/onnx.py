@@ -132,6 +132,11 @@ def _explained(walk: Walk, file: _File, fall: Fall) -> Fall:
         walk.readings[-1] = reading
         because = f"the file's weights are {word} numbers, and it is declared as {declared}"
         return replace(fall, reading=reading, because=because)
+    if declared not in EAGER_PRECISIONS:
+        # Its weights are no floats that could be compared, and rounding them is what it is for.
+        reading = replace(fall.reading, kind="precision")
+        walk.readings[-1] = reading
+        return replace(fall, reading=reading, because=f"{declared} loses too much there")
     if file.fresh is None:
         return fall
     config = walk.check.model.config
