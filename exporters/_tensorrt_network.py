@@ -36,6 +36,8 @@ _CLASSES: dict[str, LayerClass] = {
 """The classes of layers by type; a matrix product is one of weights, or of an attention that is spelled out."""
 
 _DTYPES = {**PRECISION_OF, "INT8": "int8", "FP8": "fp8", "UINT8": "uint8"}
+_NUMPY = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8"}
+"""NumPy's names of the types that inputs and outputs have."""
 _PASSING = {"SHUFFLE", "DEQUANTIZE", "CAST", "IDENTITY"}
 """What leaves a weight a weight, and what was dequantised dequantised."""
 
@@ -178,7 +180,7 @@ def check_network(described: dict[str, Any], spec: IOSpec, precision: Precision)
     """Compare what was parsed with what was asked for.
 
     Raises:
-        ExportFailed: for other inputs, outputs, shapes or precision.
+        ExportFailed: for other inputs, outputs, dtypes, shapes or precision.
     """
     for kind, wanted in (("inputs", spec.inputs), ("outputs", spec.outputs)):
         found = described[kind]
@@ -190,6 +192,13 @@ def check_network(described: dict[str, Any], spec: IOSpec, precision: Precision)
             )
         for tensor in wanted:
             shape = found[tensor.name]["shape"]
+            dtype = found[tensor.name]["dtype"]
+            if _NUMPY.get(dtype, tensor.dtype) != tensor.dtype:
+                raise ExportFailed(
+                    f"{tensor.name!r} is {_NUMPY[dtype]} in the parsed network",
+                    expected=f"{tensor.dtype}, as the ONNX artefact declares",
+                    next_command=_ONNX_AGAIN,
+                )
             # A free batch may be narrowed to one size; a fixed one cannot be freed again.
             fits = len(shape) == len(tensor.shape) and all(
                 have in (-1, want) for have, want in zip(shape, tensor.shape, strict=True)

@@ -12,6 +12,7 @@ timing them, so its engines differ too, unless a ``--timing-cache`` is kept.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vit_deploy.errors import ExportFailed, OutputFailed, UsageFailed
@@ -73,7 +74,7 @@ class TensorRTExporter:
         staging: Path,
         progress: Progress,
         source: Artefact | None = None,
-        precision: Precision = "fp32",  # noqa: ARG002 - see there
+        precision: Precision = "fp32",  # noqa: ARG002 - it is that of the source, whose graph carries it
     ) -> ExportedFiles:
         """See :class:`vit_deploy.protocols.Exporter`; ``source`` is the accepted ONNX artefact.
 
@@ -86,6 +87,7 @@ class TensorRTExporter:
                 "a TensorRT engine is built from an ONNX artefact, and none was given",
                 next_command="vit-deploy export --format onnx,tensorrt",
             )
+        spec = as_in(spec, source.spec)
         _refuse_float64(model, spec)
         flavour = choose_flavour(options.flavour)
         check_options(flavour, options)
@@ -106,6 +108,21 @@ class TensorRTExporter:
         return ExportedFiles(
             files=(PLAN_NAME,), spec=spec, facts=facts, tools={flavour.module: str(trt.__version__)}
         )
+
+
+def as_in(spec: IOSpec, built: IOSpec) -> IOSpec:
+    """The spec with the dtypes of another one of the same tensors: an ONNX artefact's are an option.
+
+    Args:
+        spec: whose shapes are wanted.
+        built: whose dtypes are; of a tensor that it does not have, the dtype stays.
+    """
+    dtypes = {entry.name: entry.dtype for entry in (*built.inputs, *built.outputs)}
+    inputs, outputs = (
+        tuple(replace(entry, dtype=dtypes.get(entry.name, entry.dtype)) for entry in entries)
+        for entries in (spec.inputs, spec.outputs)
+    )
+    return replace(spec, inputs=inputs, outputs=outputs)
 
 
 def _refuse_float64(model: Model, spec: IOSpec) -> None:

@@ -132,9 +132,7 @@ def _facts(
     precision: Precision, kept: tuple[str, ...], rules: Rules, done: Recast, options: OnnxOptions
 ) -> dict[str, Any]:
     """What the manifest keeps: what is in fp32 and why."""
-    unable = sorted(
-        {node.op_type for node in rules.network if node.op_type in PRODUCTS and not rules.operands(node)}
-    )
+    unable = sorted({node.op_type for node in rules.network if rules.unable(node)})
     sums = sorted({node.op_type for node in rules.network if node.op_type in FP32_OPERATORS})
     reasons = {
         "LayerNormalization": "mean and variance in fp32 (stash_type)",

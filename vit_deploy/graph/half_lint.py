@@ -79,7 +79,7 @@ def _wrong_dtypes(model: ir.Model, rules: Rules) -> list[str]:
             continue
         found = types.get(node.outputs[0].name or "")
         name = f"{node.op_type} {node.name!r}"
-        allowed = node in rules.keep or not rules.operands(node)
+        allowed = node in rules.keep or rules.unable(node)
         if node.op_type in PRODUCTS and found != rules.half and not allowed:
             problems.append(f"{name} is left in {found}")
         if node.op_type in FP32_OPERATORS and found not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
@@ -122,9 +122,9 @@ def most_casts(model: ir.Model, rules: Rules) -> int:
     """How many Casts a graph may need: at its ends, around each node in fp32, for each value made beside it."""
     ends = len(model.graph.inputs) + len(model.graph.outputs)
     in_fp32 = sum(
-        node.op_type in FP32_OPERATORS or node in rules.keep or not rules.operands(node)
+        node.op_type in FP32_OPERATORS or node in rules.keep or rules.unable(node)
         for node in model.graph
-        if node in rules.network and rules.floats(node)
+        if node in rules.network
     )
     beside = {
         value

@@ -87,6 +87,8 @@ class Rules:
                 expected="a graph without branches and loops",
                 next_command="export with --dtype fp32",
             )
+        self._floats = {node: self._places(node, castable=False) for node in model.graph}
+        self._operands = {node: self._places(node, castable=True) for node in model.graph}
         self._pliant = self._pliant_weights(model)
 
     def lowers(self, node: ir.Node) -> bool:
@@ -98,15 +100,16 @@ class Rules:
         return self._types.get(value.name or "")
 
     def floats(self, node: ir.Node) -> list[int]:
-        """The places of the operands that were fp32."""
-        return [
-            place for place, value in enumerate(node.inputs) if value is not None and self._was_float(value)
-        ]
+        """The places of the operands that were fp32; none of a node that was added since."""
+        return self._floats.get(node, [])
 
     def operands(self, node: ir.Node) -> list[int]:
-        """The places of the operands that were fp32 and may be in half precision."""
-        schema = self._schema(node)
-        return [place for place in self.floats(node) if self._castable(schema, _formal(schema.inputs, place))]
+        """The places of those of them that may be in half precision."""
+        return self._operands.get(node, [])
+
+    def unable(self, node: ir.Node) -> bool:
+        """Whether ONNX has the node's operator in fp32 but not in half precision."""
+        return bool(self.floats(node)) and not self.operands(node)
 
     def results(self, node: ir.Node) -> list[int]:
         """The places of the results that were fp32 and have the operands' dtype."""
@@ -138,6 +141,15 @@ class Rules:
         if node in self.network or node.op_type in MOVES:
             return self.half if any(dtype != _float() for dtype in given) else _float()
         return _float()
+
+    def _places(self, node: ir.Node, *, castable: bool) -> list[int]:
+        found = [
+            place for place, value in enumerate(node.inputs) if value is not None and self._was_float(value)
+        ]
+        if not castable or not found:
+            return found
+        schema = self._schema(node)
+        return [place for place in found if self._castable(schema, _formal(schema.inputs, place))]
 
     def _pliant_weights(self, model: ir.Model) -> set[ir.Node]:
         """Nodes that only move weights, for the network alone: they move the halved weight as well."""
