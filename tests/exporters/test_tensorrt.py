@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from vit_deploy.errors import ExportFailed, OutputFailed, RunFailed
 from vit_deploy.exporters import onnx as onnx_exporter
 from vit_deploy.exporters.tensorrt import EXPORTER, TensorRTOptions
+from vit_deploy.graph.half import with_io_dtype
 from vit_deploy.model.config import ViTConfig
 from vit_deploy.protocols import Artefact, Silent
 from vit_deploy.spec import BatchRange
@@ -36,7 +37,8 @@ def in_half(artefact: Artefact, folder: Path) -> Artefact:
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     del graph.value_info[:]
     onnx.save(graph_model, folder / "half.onnx")
-    return replace(artefact, name="onnx-fp16", precision="fp16", path=folder / "half.onnx")
+    spec = with_io_dtype(artefact.spec, "float16")
+    return replace(artefact, name="onnx-fp16", precision="fp16", path=folder / "half.onnx", spec=spec)
 
 
 @needs_rtx

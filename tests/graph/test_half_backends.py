@@ -1,4 +1,4 @@
-"""What backends make of half precision: TensorRT fuses, OpenVINO proves bf16, ONNX Runtime's CPU proves nothing."""
+"""What backends make of half precision: TensorRT fuses, OpenVINO proves bf16, a CPU's fp16 nothing."""
 
 from __future__ import annotations
 
