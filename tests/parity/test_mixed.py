@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from tests.graph.half_models import changed, error, evaluate, exact, lowered, pixels, tiny
-from vit_deploy.parity.mixed import NEEDED, needed_in_fp32
+from vit_deploy import registry
+from vit_deploy.exporters.onnx import EXPORTER, OnnxOptions
+from vit_deploy.facts import Device
+from vit_deploy.parity import ParityCheck
+from vit_deploy.parity.mixed import NEEDED, needed_in_fp32, overflow_told
 from vit_deploy.parity.ranges import FP16_MAX, PLACES, RangeWatch, RangeWatcher
+from vit_deploy.protocols import Artefact, Silent
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
     from vit_deploy.weights.imported import Model
@@ -97,3 +101,48 @@ def test_what_is_named_is_enough(tmp_path: Path) -> None:
     mixed = evaluate(lowered(model, "fp16", keep_fp32=",".join(names))[0], tmp_path, inputs)["logits"]
     assert np.isfinite(mixed).all()
     assert error(mixed, exact(model, inputs)) < 0.1
+
+
+def test_fp16_that_must_overflow_fails_though_what_ran_in_fp32_agrees(backend: Any, declare: Any) -> None:
+    model = overflowing()
+    plain = declare(model.config, "fp16", outputs=("logits",))
+    in_fp32 = backend(model.eager(outputs=("logits",)), precision="fp32")
+    check = ParityCheck(model, threads=1)
+
+    def judged(kept: list[str]) -> tuple[str, str]:
+        verdict = check.judge(replace(plain, facts={"half": {"kept_fp32": kept}}), runtime=in_fp32)
+        return verdict.word, verdict.reason
+
+    word, reason = judged([])
+    assert word == "failed"
+    assert reason.startswith("the residual stream: up to 100,00")
+    names = reason.partition("--keep-fp32 ")[2].partition(", or")[0]
+    word, reason = judged(names.split(","))
+    assert (word, "it agrees, but that says nothing of fp16" in reason) == ("unverified", True)
+
+
+def test_an_overflow_that_a_backend_shows_is_told_with_what_to_keep(tmp_path: Path) -> None:
+    model = overflowing()
+    spec = model.config.io_spec()
+    made = EXPORTER.export(model, spec, OnnxOptions(), tmp_path, Silent(), precision="fp16")
+    path = tmp_path / made.files[0]
+    artefact = Artefact("onnx-fp16", "onnx", "fp16", path, made.spec, model.config, made.facts)
+    verdict = ParityCheck(model, threads=1).judge(
+        artefact, runtime=registry.runtime("onnxruntime"), device=Device()
+    )
+    assert verdict.word == "failed"
+    assert "add --keep-fp32 blocks.1.attn.proj,blocks.1.mlp.fc2,blocks.1.residual" in verdict.reason
+
+
+def test_an_artefact_that_says_nothing_of_its_layers_is_left_alone() -> None:
+    config = tiny().config
+    artefact = Artefact("tensorrt-fp16", "tensorrt", "fp16", Path("x"), config.io_spec(), config, {})
+    large = with_large("residual", 1e6)
+    assert overflow_told(large, artefact) == ""
+    told = replace(artefact, facts={"half": {"kept_fp32": []}})
+    assert "--keep-fp32 blocks.1.residual,blocks.2.residual, or" in overflow_told(large, told)
+    assert overflow_told(None, told) == ""
+    assert overflow_told(large, replace(told, precision="bf16")) == ""
+    assert overflow_told(with_large("scores", 1e6), told) == ""  # fused attention has them in fp32
+    kept = {"half": {"kept_fp32": ["blocks.1", "blocks.2.residual"]}}
+    assert overflow_told(large, replace(artefact, facts=kept)) == ""

@@ -21,6 +21,7 @@ from vit_deploy.parity.declared import Fault, batch_sizes, spec_fault
 from vit_deploy.parity.ground import Ground, RunCase
 from vit_deploy.parity.inputs import Sample, make_samples
 from vit_deploy.parity.limits import LIMITS, SUSPECT, Limits
+from vit_deploy.parity.mixed import overflow_told
 from vit_deploy.parity.plan import plan_runs
 from vit_deploy.parity.ratios import within
 from vit_deploy.parity.resizing import ResizeCheck
@@ -160,6 +161,9 @@ class ParityCheck:
             too = f"; eager PyTorch in {artefact.precision} overflows too: choose another precision"
             found = Findings((str(fault) + (too if overflowed else ""),))
         passed, reason = conclude(found, artefact, session)
+        watch = self._ground.ranges(progress)
+        if passed is not True and (overflow := overflow_told(watch, artefact)):
+            passed, reason = False, f"{reason}; {overflow}" if passed is False else overflow
         return Verdict(
             passed=passed,
             backend=backend,
@@ -171,15 +175,10 @@ class ParityCheck:
                 **scores.details(),
                 **more,
                 **circumstances(artefact, session, overflowed),
-                **self._range_watch(progress),
+                **({} if watch is None else {"range_watch": watch.to_dict()}),
             },
             evidence={**scores.evidence(), **evidence},
         )
-
-    def _range_watch(self, progress: Progress) -> dict[str, Any]:
-        """How large the numbers inside the model grow, where its inside is known."""
-        watch = self._ground.ranges(progress)
-        return {} if watch is None else {"range_watch": watch.to_dict()}
 
     def _elsewhere(
         self,

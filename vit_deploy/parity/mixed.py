@@ -11,13 +11,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vit_deploy.graph.half_layers import RESIDUAL
-from vit_deploy.parity.ranges import FP16_MAX, SAFETY
+from vit_deploy.model.config import ViTConfig
+from vit_deploy.parity.ranges import FP16_MAX, PLACES, SAFETY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from vit_deploy.model.config import ViTConfig
     from vit_deploy.parity.ranges import RangeWatch
+    from vit_deploy.protocols import Artefact
 
     Named = Callable[[int, ViTConfig], tuple[str, ...]]
 
@@ -56,6 +57,38 @@ NEEDED: Mapping[str, Named] = MappingProxyType(
 """The layers that hold each kind of number of :data:`vit_deploy.parity.ranges.PLACES` that fp16 graphs hold."""
 
 
+CERTAIN = ("residual", "qkv", "mlp_hidden", "mlp_activated", "branch")
+"""Kinds that a graph in fp16 rounds to fp16 whatever a backend fuses, where it does as the graph says."""
+
+
+def overflow_told(watch: RangeWatch | None, artefact: Artefact) -> str:
+    """What would overflow in an fp16 artefact that no run here could show, since none was in fp16; or nothing.
+
+    Only what was seen beyond fp16's end counts, on natural inputs, in layers that the artefact does not keep in
+    fp32. Of artefacts that do not say which layers they keep, nothing is known.
+    """
+    half, config = artefact.facts.get("half"), artefact.config
+    if artefact.precision != "fp16" or watch is None:
+        return ""
+    if not isinstance(half, dict) or not isinstance(config, ViTConfig):
+        return ""
+    kept = tuple(half.get("kept_fp32", ()))
+    for kind in CERTAIN:
+        block, value = max(enumerate(watch.maxima[kind]), key=lambda entry: entry[1])
+        lacking = [name for name in NEEDED[kind](block, config) if not _inside(name, kept)]
+        if value > FP16_MAX and lacking:
+            names = ",".join(needed_in_fp32(watch, config))
+            return (
+                f"{PLACES[kind].title}: up to {value:,.0f} in block {block} on {watch.samples} natural inputs, "
+                f"and fp16 ends at {FP16_MAX:,.0f}; add --keep-fp32 {names}, or export with --dtype bf16"
+            )
+    return ""
+
+
+def _inside(name: str, kept: tuple[str, ...]) -> bool:
+    return any(name == other or name.startswith(f"{other}.") for other in kept)
+
+
 def needed_in_fp32(watch: RangeWatch, config: ViTConfig, safety: float = SAFETY) -> tuple[str, ...]:
     """The layers to keep in fp32, for ``--keep-fp32``; none where fp16 holds everything.
 
@@ -74,5 +107,5 @@ def needed_in_fp32(watch: RangeWatch, config: ViTConfig, safety: float = SAFETY)
         for block, value in enumerate(watch.maxima[kind]):
             if value > limit:
                 found |= {name: int(name.split(".")[1]) for name in named(block, config)}
-    outer = {name for name in found if not any(name.startswith(f"{other}.") for other in found)}
+    outer = {name for name in found if not _inside(name, tuple(other for other in found if other != name))}
     return tuple(sorted(outer, key=lambda name: (found[name], name)))
