@@ -76,6 +76,15 @@ def declared(module: torch.nn.Module, spec: IOSpec, precision: Precision) -> tor
     dtype = eager_dtype(precision)
     given = [getattr(torch, entry.dtype) for entry in spec.outputs]
 
+    class Recast(torch.nn.Module):
+        def forward(self, levels: torch.Tensor) -> torch.Tensor:
+            return levels.to(dtype)
+
+    stage: Any = getattr(module, "input_stage", None)
+    if stage is not None and dtype != torch.float32:
+        # Pictures are resized in float32; whole numbers up to 128 are exact in bfloat16, too.
+        module.input_stage = torch.nn.Sequential(stage, Recast())
+
     class Declared(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -130,8 +139,8 @@ def _refusal(error: Exception, spec: IOSpec) -> ExportFailed:
 
 def describe(program: torch.export.ExportedProgram) -> dict[str, Any]:
     """What the program holds: its operators, and its floating weights by dtype."""
-    calls = (node for node in program.graph.nodes if node.op == "call_function")
-    operators = Counter(str(node.target) for node in calls)
+    calls = (node.target for node in program.graph.nodes if node.op == "call_function")
+    operators = Counter(str(target) for target in calls if hasattr(target, "overloadpacket"))
     kinds = Counter(
         str(tensor.dtype).removeprefix("torch.")
         for tensor in program.state_dict.values()

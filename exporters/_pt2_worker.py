@@ -18,6 +18,7 @@ import shlex
 import shutil
 import sys
 import threading
+import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +35,8 @@ FOREIGN = ("TORCHINDUCTOR_", "AOT_INDUCTOR_", "AOTINDUCTOR_", "TORCH_COMPILE", "
 
 NAME = "model"
 """Of the files in a package, which PyTorch would name after a hash that has paths of this machine in it."""
+
+POLL_S = 0.01
 
 _TRAILER = re.compile(r"\n// Compile cmd\n.*", re.DOTALL)
 _REFERENCE = re.compile(r"^// Triton kernels are embedded as comments in .*\n", re.MULTILINE)
@@ -97,6 +100,7 @@ def compile_package(message: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
     torch.manual_seed(0)  # weights of 2 GB and more are marked by a number that is drawn
     config.cpp.vec_isa_ok = True  # PyTorch would compile a test for each instruction set, for seconds
+    config.cpp.simdlen = message["bits"]
     cache = ObjectCache(folder.parent / "objects")
     compiler = Compiler(folder, cache, cpp_builder.run_compile_cmd)
     cpp_builder.run_compile_cmd = compiler  # type: ignore[assignment]
@@ -152,7 +156,7 @@ def _facts(files: list[str]) -> dict[str, Any]:
         "kernels": len(_GENERATED.findall(sources)),
         "arch_flags": sorted(set(pick_vec_isa().build_arch_flags().split())),
         "compiler": _version(get_compiler_version_info(get_cpp_compiler())),
-        "packed_for": torch.backends.cpu.get_cpu_capability(),
+        "packed_for": os.environ.get("ONEDNN_MAX_CPU_ISA") or torch.backends.cpu.get_cpu_capability(),
         "proxied": any(file.endswith(f"{NAME}.wrapper.json") for file in files),
     }
 
@@ -176,13 +180,18 @@ def _failure(error: Exception) -> dict[str, Any]:
 
 
 def _clear_with_the_coordinator(folder: Path) -> None:
-    """Wait until stdin is closed at the other end, then remove the folder: this process is about to end."""
+    """Wait until stdin is closed at the other end, then remove the folder for as long as this process lives.
+
+    What still compiles may write into it meanwhile; :func:`serve` ends it all a second later.
+    """
     import select
 
     watched = select.poll()
     watched.register(sys.stdin.fileno(), 0)
     watched.poll()
-    shutil.rmtree(folder, ignore_errors=True)
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(POLL_S)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -14,12 +14,11 @@ import functools
 import os
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from vit_deploy.errors import BackendMissing, ExportFailed, OutputFailed, UsageFailed
+from vit_deploy.errors import BackendMissing, UsageFailed
+from vit_deploy.exporters._pt2_compile import OLDEST_GCC, cancelled, compile_program, save_program
 from vit_deploy.exporters._pt2_work import work_folder
 from vit_deploy.facts import Availability
 from vit_deploy.protocols import ExportedFiles, option
@@ -35,7 +34,6 @@ from vit_deploy.pt2_target import (
     supported,
     torch_version,
 )
-from vit_deploy.worker_process import WorkerFailed, WorkerProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,12 +43,6 @@ if TYPE_CHECKING:
     from vit_deploy.weights.imported import Model
 
 PACKAGE_NAME = "model.pt2"
-WORKER_MODULE = "vit_deploy.exporters._pt2_worker"
-TIMEOUT_S = 3600.0
-"""How long a compile may take; the largest that was seen took three minutes."""
-POLL_S = 0.1
-OLDEST_GCC = 10
-"""The first g++ that has C++20 as PyTorch's headers want it."""
 
 _FLAG_NAMES = {
     "avx512vnni": "avx512_vnni",
@@ -113,17 +105,17 @@ class Pt2Exporter:
         if not found.ok:
             raise BackendMissing(found.reason, next_command=found.mend)
         level = _level(options.cpu_level)
-        _check_device(options.compile_for, precision)
+        _check_device(options.compile_for, precision, spec)
         package = (staging / PACKAGE_NAME).absolute()
         with work_folder() as folder:
             _begin(progress, "Capturing the model")
             program = capture.capture_program(model, spec, precision, options.compile_for)
             facts = {**capture.describe(program), "layers": capture.count_layers(program, spec)}
-            _save(program, folder / "program.pt2")
+            save_program(program, folder / "program.pt2")
             del program
             _begin(progress, "Compiling it to machine code: half a minute, or more")
             message = {"level": level.name, "bits": level.bits, "device": options.compile_for, "freeze": True}
-            built = _compiled(folder, package, message, progress)
+            built = compile_program(folder, package, message, progress, level.packed_for)
         target = _target(level, built.pop("arch_flags"), options.compile_for)
         tools = {"torch": torch.__version__, "compiler": str(built.pop("compiler"))}
         return ExportedFiles((PACKAGE_NAME,), spec, {**facts, **built, "target": target.to_facts()}, tools)
@@ -172,7 +164,13 @@ def _level(name: str) -> Level:
     return chosen
 
 
-def _check_device(device: str, precision: Precision) -> None:
+def _check_device(device: str, precision: Precision, spec: IOSpec) -> None:
+    """Refuse what a device has not, or what would be lost in the precision.
+
+    Raises:
+        BackendMissing: for a GPU where there is none.
+        UsageFailed: for fp16 where it is slow, or where small weights would be rounded away.
+    """
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -187,113 +185,18 @@ def _check_device(device: str, precision: Precision) -> None:
             expected="--dtype bf16 or fp32 for a CPU, or a processor with AVX512-FP16",
             next_command="vit-deploy export --format pt2 --dtype bf16",
         )
+    if precision == "fp16" and spec.contract != "pixel_values":
+        raise UsageFailed(
+            "the normalisation of 8-bit pictures makes the first weights too small for fp16",
+            expected="--input pixel_values with --dtype fp16",
+            next_command="vit-deploy export --format pt2 --dtype bf16, which has the range for them",
+        )
 
 
 def _begin(progress: Progress, phase: str) -> None:
     if progress.cancelled:
-        raise _cancelled()
+        raise cancelled()
     progress.phase(f"pt2: {phase}")
-
-
-def _cancelled() -> ExportFailed:
-    return ExportFailed("the compilation was cancelled", next_command="run the same command again")
-
-
-def _save(program: Any, path: Path) -> None:
-    """Write the captured program for the process that compiles it.
-
-    Raises:
-        OutputFailed: when there is no room.
-        ExportFailed: when it holds what cannot be written, such as an operator of the user's own.
-    """
-    import torch
-
-    from vit_deploy.graph.capture import quiet
-
-    try:
-        with quiet():
-            torch.export.save(program, path)
-    except OSError as error:
-        raise _full(str(error)) from error
-    except Exception as error:  # whatever the serialiser stumbles on
-        if "PytorchStreamWriter" in str(error):
-            raise _full(str(error)) from error
-        raise ExportFailed(
-            f"the captured model cannot be handed to the compiler: {type(error).__name__}: {error}",
-            expected="a model of PyTorch's own operators",
-            next_command="vit-deploy export --format onnx, or --debug for the whole report",
-        ) from error
-
-
-def _full(reason: str) -> OutputFailed:
-    return OutputFailed(
-        f"the package cannot be written: {reason.splitlines()[0]}",
-        expected="room for three times the weights in the cache folder, and for them once in the bundle",
-        next_command="free some space, or export VIT_DEPLOY_CACHE=FOLDER, and choose another folder with -o",
-    )
-
-
-def _compiled(folder: Path, package: Path, message: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Have the worker compile; what it leaves where it fails is removed."""
-    try:
-        answer = _asked(folder, package, message, progress)
-    except BaseException:
-        package.unlink(missing_ok=True)
-        raise
-    if "error" in answer:
-        package.unlink(missing_ok=True)
-        raise _failure(answer)
-    if answer.pop("proxied"):
-        package.unlink(missing_ok=True)
-        raise ExportFailed(
-            "the model has an operator that compiled code cannot call without PyTorch's dispatcher",
-            expected="operators that AOTInductor compiles, or has a C function of",
-            next_command="vit-deploy export --format onnx",
-        )
-    return answer
-
-
-def _asked(folder: Path, package: Path, message: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    paths = {"program": str(folder / "program.pt2"), "package": str(package)}
-    variables = {"TMPDIR": str(folder), "PYTHONHASHSEED": "0"}
-    with (
-        WorkerProcess(WORKER_MODULE, [str(folder)], threads=None, variables=variables) as worker,
-        ThreadPoolExecutor(1) as waiting,
-    ):
-        asked = waiting.submit(worker.ask, "compile", TIMEOUT_S, **paths, **message)
-        try:
-            while True:
-                try:
-                    return asked.result(timeout=POLL_S)
-                except NotYet:
-                    if progress.cancelled:
-                        raise _cancelled() from None
-        except WorkerFailed as failure:
-            raise ExportFailed(
-                f"the compilation came to no end: {failure}",
-                expected="memory for five times the weights",
-                next_command="vit-deploy doctor, or --format onnx",
-            ) from failure
-        except BaseException:
-            worker.kill()  # so that the thread that waits for it comes back
-            raise
-
-
-def _failure(answer: dict[str, Any]) -> Exception:
-    text = answer["text"]
-    if "No space left" in text or "PytorchStreamWriter" in text:
-        return _full(answer["error"])
-    if answer["compiler"]:
-        return ExportFailed(
-            f"the C++ compiler refuses PyTorch's code: {answer['compiler'][0]}",
-            expected=f"g++ {OLDEST_GCC} or later with its headers and OpenMP",
-            next_command="apt-get install g++, or export CXX=COMPILER with another one",
-        )
-    return ExportFailed(
-        f"AOTInductor does not compile the model: {answer['error']}",
-        expected="a model that torch.compile takes",
-        next_command="vit-deploy export --format onnx, or --debug for the whole report",
-    )
 
 
 def _target(level: Level, arch_flags: list[str], device: str) -> Target:

@@ -38,17 +38,20 @@ class Level:
         bits: width of its vectors.
         flags: what the kernel calls its instructions (``/proc/cpuinfo``); those that set it off from older
             levels are enough, and a processor that has them has the rest.
+        packed_for: what oneDNN is told to lay the weights out for (``ONEDNN_MAX_CPU_ISA``); for the processor
+            that compiles when empty.
     """
 
     name: str
     bits: int
     flags: frozenset[str]
+    packed_for: str = ""
 
 
 _V3 = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"})
 LEVELS: tuple[Level, ...] = (
     Level("x86-64-v4", 512, _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
-    Level("x86-64-v3", 256, _V3),
+    Level("x86-64-v3", 256, _V3, "AVX2"),
 )
 """The levels that there are kernels for, the best first."""
 

@@ -128,6 +128,7 @@ def test_the_lower_level_runs_here_too_and_asks_for_less(small_model: Model, tmp
     artefact = export(small_model, tmp_path, small_model.config.io_spec(), options=Pt2Options(cpu_level=level))
     assert artefact.facts["target"]["level"] == level
     assert not [flag for flag in artefact.facts["target"]["cpu_flags"] if flag.startswith("avx512")]
+    assert artefact.facts["packed_for"] == "AVX2"
     images = pixels(2, 3, 32, 48)
     with torch.inference_mode():
         expected = small_model.eager()(torch.from_numpy(images)).numpy()

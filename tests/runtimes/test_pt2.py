@@ -19,7 +19,7 @@ import torch
 from vit_deploy import pt2_target
 from vit_deploy.blame.formats import found_taps, tapped
 from vit_deploy.errors import BackendMissing, ExportFailed, OutputFailed, RunFailed, UsageFailed
-from vit_deploy.exporters import _pt2_work, pt2
+from vit_deploy.exporters import _pt2_compile, _pt2_work, pt2
 from vit_deploy.exporters._pt2_objects import KEPT, ObjectCache
 from vit_deploy.exporters.pt2 import EXPORTER, Pt2Options
 from vit_deploy.facts import Device
@@ -466,10 +466,10 @@ def test_the_latest_object_files_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_dies_is_told(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pt2, "WORKER_MODULE", "this")  # it ends at once, and answers nothing
+    monkeypatch.setattr(_pt2_compile, "WORKER_MODULE", "this")  # it ends at once, and answers nothing
     package = tmp_path / "model.pt2"
     with pytest.raises(ExportFailed, match="came to no end: the worker ended with exit code"):
-        pt2._compiled(tmp_path, package, {}, Silent())
+        _pt2_compile.compile_program(tmp_path, package, {}, Silent())
     assert not package.exists()
 
 
@@ -482,6 +482,6 @@ def test_a_worker_that_dies_is_told(model: Model, tmp_path: Path, monkeypatch: p
     ],
 )
 def test_what_the_worker_tells_becomes_an_error(answer: dict[str, Any], error: type, told: str) -> None:
-    found = pt2._failure({"error": "it failed", **answer})
+    found = _pt2_compile.failure_of({"error": "it failed", **answer})
     assert isinstance(found, error)
     assert told in str(found)

@@ -8,10 +8,13 @@ with the process, and is loaded from there. So a ``/tmp`` that forbids execution
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
+import mmap
 import os
 import re
 import shutil
+import struct
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -27,6 +30,10 @@ REBUILD = "vit-deploy export --format pt2"
 _CODE = re.compile(r"[^/]+/data/aotinductor/model/[^/]+\.wrapper\.so")
 _SOURCE = re.compile(r"[^/]+/data/aotinductor/model/[^/]+\.cpp")
 _LARGEST_SOURCE = 64 * 2**20
+_WEIGHTS = b".lrodata"
+_PUNCH_HOLE = 0x01 | 0x02
+"""FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE (linux/falloc.h)."""
+
 _OPENED = itertools.count(1)
 _CALL = re.compile(r"\baoti_torch_(?:cpu|cuda)_+(\w+)\(")
 
@@ -73,7 +80,8 @@ def read_package(path: Path) -> Package:
 def code_in_memory(package: Package) -> Iterator[str]:
     """A path to the shared object in memory without a name, whole, for as long as the context lasts.
 
-    It may be loaded by then: what is mapped stays.
+    It is loaded by then, and what is mapped stays, but for the weights: loading copies them to where they are
+    computed with, and the memory of the first copy is given back.
 
     Raises:
         RunFailed: when the record is cut short or damaged.
@@ -81,6 +89,7 @@ def code_in_memory(package: Package) -> Iterator[str]:
     descriptor = _copied(package)
     try:
         yield _unlike_any_other(descriptor)
+        _give_back_weights(descriptor)
     finally:
         os.close(descriptor)
 
@@ -111,6 +120,35 @@ def _copied(package: Package) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _give_back_weights(descriptor: int) -> None:
+    """Free the pages of the section that holds the weights; where that cannot be, they stay.
+
+    AOTInductor's generated code copies them when a model is made (``load_constants`` in
+    torch/csrc/inductor/aoti_runtime/model_base.h) and reads them no more.
+    """
+    start, size = _weights_section(descriptor)
+    first, last = -(-start // mmap.PAGESIZE), (start + size) // mmap.PAGESIZE
+    if last <= first:
+        return
+    with contextlib.suppress(AttributeError, OSError):
+        free = ctypes.CDLL(None, use_errno=True).fallocate
+        free.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+        free(descriptor, _PUNCH_HOLE, first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE)
+
+
+def _weights_section(descriptor: int) -> tuple[int, int]:
+    """Offset and size of ``.lrodata`` in a 64-bit ELF file, which PyTorch puts the weights into (elf(5))."""
+    header = os.pread(descriptor, 64, 0)
+    table, entry_size, count, names = struct.unpack_from("<40xQ10xHHH", header)
+    raw = os.pread(descriptor, entry_size * count, table)
+    sections = [struct.unpack_from("<II8x8xQQ", raw, place * entry_size) for place in range(count)]
+    words = os.pread(descriptor, sections[names][3], sections[names][2])
+    for name, _, start, size in sections:
+        if words[name:].partition(b"\0")[0] == _WEIGHTS:
+            return start, size
+    return 0, 0
 
 
 def _no_package(path: Path, reason: str) -> RunFailed:
