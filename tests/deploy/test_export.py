@@ -83,8 +83,8 @@ def test_an_option_nobody_takes_is_refused(small_model: Model, tmp_path: Path) -
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("name", ["onnx", "tensorrt"])
-def test_a_precision_nobody_has_is_refused(name: str, small_model: Model, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["torchscript"])
+def test_a_precision_that_a_format_has_not_is_refused(name: str, small_model: Model, tmp_path: Path) -> None:
     with pytest.raises(UsageFailed, match=f"{name} artefacts cannot be made in fp16"):
         export_model(small_model, tmp_path / "b", [name], precision="fp16")
 

@@ -91,7 +91,7 @@ class Job:
         exported_at = time.perf_counter()
         judged = self._judge(candidate)
         judged_at = time.perf_counter()
-        error = self._objection(judged)
+        error = self._objection(judged, self.precision)
         record = None if error else self.editor.accept(candidate, exported, options, judged.verdict)
         return Outcome(
             name,
@@ -120,10 +120,10 @@ class Job:
         self.progress.phase(f"{candidate.format}: verifying")
         return Verification(self.check, requirements=requirements).judge(candidate, 0, self.progress)
 
-    def _objection(self, judged: Judged) -> ParityFailed | None:
+    def _objection(self, judged: Judged, precision: Precision) -> ParityFailed | None:
         """Why an artefact does not enter the bundle."""
         if judged.verdict.passed is False:
-            return _parity_error(judged)
+            return _parity_error(judged, precision)
         if not judged.unmet:
             return None
         return ParityFailed(
@@ -146,10 +146,19 @@ class Job:
         return source
 
 
-def _parity_error(judged: Judged) -> ParityFailed:
+_REPORT = "vit-deploy doctor, and report the failure with its output"
+_MENDS: Mapping[Precision, str] = {
+    "int8": "--max-drop 1, which keeps the worst layers in fp32, or --dtype auto",
+    "fp8": "--max-drop 1, which keeps the worst layers in fp32, or --dtype auto",
+    "fp16": "--keep-fp32 with the layers named above, --dtype bf16, or --dtype auto",
+}
+"""What to try where a precision was too little for a model; for the others a failure is ours."""
+
+
+def _parity_error(judged: Judged, precision: Precision) -> ParityFailed:
     culprit = f"; culprit: {judged.culprit.sentence}" if judged.culprit else ""
     return ParityFailed(
         f"{judged.name} is not equal to eager PyTorch: {judged.verdict.reason}{culprit}",
         expected="a relative error within the limits of docs/parity.md",
-        next_command="vit-deploy doctor, and report the failure with its output",
+        next_command=_MENDS.get(precision, _REPORT),
     )
