@@ -6,12 +6,13 @@ Made with PyTorch's dynamo exporter from a model without data, cleaned by the pa
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, ClassVar
 
 from vit_deploy.errors import ExportFailed
 from vit_deploy.facts import Availability
-from vit_deploy.protocols import ExportedFiles, option
+from vit_deploy.graph.options import OPSETS, OnnxOptions
+from vit_deploy.protocols import ExportedFiles
 from vit_deploy.spec import PRECISIONS
 
 if TYPE_CHECKING:
@@ -22,34 +23,6 @@ if TYPE_CHECKING:
     from vit_deploy.protocols import Artefact, Progress
     from vit_deploy.spec import IOSpec, Precision
     from vit_deploy.weights.imported import Model
-
-OPSETS = (17, 18, 19, 20, 21, 22, 23)
-IO_DTYPES = ("float32", "float16")
-RANGES = ("minmax", "percentile", "entropy", "mse")
-
-
-@dataclass(frozen=True)
-class OnnxOptions:
-    """What can be chosen about an ONNX file."""
-
-    opset: int = option(23, "ONNX operator set; 23 has Attention as one operator.", choices=OPSETS)
-    external_data: bool = option(
-        False, "Write the weights to a file beside the graph; past 2 GB that is always so."
-    )
-    io_dtype: str = option(
-        "float32", "dtype of float inputs and outputs, whatever lies between.", choices=IO_DTYPES
-    )
-    keep_fp32: str = option(
-        "", "Layers to keep in fp32, by comma, as `vit-deploy inspect` names them: blocks.3.mlp, head."
-    )
-    calibrate: str = option(
-        "", "Folder of pictures that int8 and fp8 are calibrated on.  [default: synthetic ones]", recorded=False
-    )
-    calibration_images: int = option(128, "How many pictures to calibrate on, at most.")
-    ranges: str = option("mse", "How the range of an activation is chosen.", choices=RANGES)
-    smooth_quant: float = option(
-        0.5, "SmoothQuant's strength from 0 to 1: how much of the activations' outliers the weights take over."
-    )
 
 
 class OnnxExporter:

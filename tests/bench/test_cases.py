@@ -14,6 +14,8 @@ from vit_deploy.bench import subjects
 from vit_deploy.bench.cases import Case, cases_for, check_facts, free_sizes, open_artefact
 from vit_deploy.bench.grid import Grid
 from vit_deploy.bench.worker import make_inputs
+from vit_deploy.bundle import Bundle
+from vit_deploy.deploy.export import export_model
 from vit_deploy.errors import RunFailed, UsageFailed
 from vit_deploy.facts import Device, RuntimeFacts
 from vit_deploy.protocols import SessionOptions
@@ -236,3 +238,15 @@ def test_a_module_of_one_batch_is_told_to_be_measured_there(path, small_model):
     with pytest.raises(UsageFailed) as raised:
         subject.check(FixedBundle(), 2, (0, 0))
     assert raised.value.next_command == "--batch-size 4"
+
+
+def test_what_a_backend_computes_in_another_precision_is_left_out_unless_asked_for(small_model, tmp_path):
+    for precision in ("fp16", "bf16"):
+        export_model(small_model, tmp_path / "b", ["onnx"], precision=precision, verify=False)
+    bundle, runtime = Bundle.open(tmp_path / "b"), registry.runtime("onnxruntime")
+    cases, refused = cases_for(bundle, runtime, Device(), Grid())
+    assert cases == []
+    assert ["--emulate" in str(error) for error in refused] == [True, False]
+    cases, refused = cases_for(bundle, runtime, Device(), Grid(emulate=True))
+    assert [(case.artefact, case.remarks) for case in cases] == [("onnx-fp16", ("computed in fp32",))]
+    assert "has no bf16" in str(refused[0])

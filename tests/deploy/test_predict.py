@@ -19,6 +19,7 @@ def bundle(**artefacts: tuple[str, bool | None]) -> SimpleNamespace:
         name.replace("_", "-"): SimpleNamespace(
             name=name.replace("_", "-"),
             format=format,
+            precision=name.split("_")[1],
             parity=SimpleNamespace(passed=passed),
             contract="pixel_values",
         )
@@ -118,3 +119,10 @@ def test_softmax_survives_large_logits():
     found = softmax(np.array([1000.0, 1000.0, -1000.0], dtype=np.float32))
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, [0.5, 0.5, 0.0], atol=1e-12)
+
+
+def test_what_a_backend_computes_in_another_precision_is_not_chosen(machine) -> None:
+    machine("onnxruntime")
+    there = bundle(onnx_fp16=("onnx", True), onnx_int8=("onnx", True))
+    assert choose(there).name == "onnx-int8"
+    assert choose(there, backend="onnxruntime").name == "onnx-int8"

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from vit_deploy import registry
 from vit_deploy.bench.subjects import REFERENCE_FORMAT, find_subjects
 from vit_deploy.errors import RunFailed, UsageFailed
 from vit_deploy.facts import Device
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vit_deploy.bench.grid import Grid
+    from vit_deploy.bench.subjects import Subject
     from vit_deploy.bundle.reader import Bundle
     from vit_deploy.facts import RuntimeFacts
     from vit_deploy.protocols import Artefact, Runtime
@@ -130,6 +132,7 @@ def cases_for(
         for subject in subjects:
             try:
                 remarks = subject.check(bundle, batch_size, size)
+                remarks += _emulated(subject, runtime, device, grid)
             except UsageFailed as error:
                 refused.append(error)
                 continue
@@ -144,6 +147,25 @@ def cases_for(
             )
             cases += [replace(point, **lane._asdict()) for lane in lanes]
     return cases, refused
+
+
+def _emulated(subject: Subject, runtime: Runtime, device: Device, grid: Grid) -> tuple[str, ...]:
+    """What is to be said of a backend that computes an artefact in another precision.
+
+    Raises:
+        UsageFailed: where it cannot, or that was not asked for.
+    """
+    computed = registry.computes(runtime, subject.precision, device)
+    if computed == subject.precision:
+        return ()
+    if computed is not None and grid.emulate:
+        return (f"computed in {computed}",)
+    does = f"computes {subject.precision} as {computed}" if computed else f"has no {subject.precision}"
+    raise UsageFailed(
+        f"{runtime.name} {does} on {device}: {subject.artefact} is not measured there",
+        expected="a backend that computes in the artefact's precision",
+        next_command="add --emulate, to measure it all the same" if computed else "name another --backend",
+    )
 
 
 def reference(

@@ -40,6 +40,8 @@ class Grid:
         precisions: only artefacts of these; the reference is measured in those of them that it computes in,
             and in fp32 where it computes in none.
         formats: only artefacts of these.
+        emulate: whether artefacts are measured in backends that compute them in another precision, such as fp16
+            in ONNX Runtime on a CPU.
         cuda_graph: whether inferences are replayed as CUDA graphs, in the backends that can.
     """
 
@@ -51,6 +53,7 @@ class Grid:
     precisions: tuple[Precision, ...] = ()
     formats: tuple[str, ...] = ()
     cuda_graph: bool = False
+    emulate: bool = False
 
     def __post_init__(self) -> None:
         _check_numbers("batch-size", self.batch_sizes, MAX_BATCH, ())

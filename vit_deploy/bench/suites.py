@@ -50,7 +50,8 @@ class Suite:
         title: a line that says what it is for.
         backends: their full names, or ``all``; what does not run here is left out.
         device: as :meth:`vit_deploy.facts.Device.parse` reads it; the best of each backend when empty.
-        batch_sizes, image_sizes, threads, streams, contracts, precisions, cuda_graph: see :class:`Grid`.
+        batch_sizes, image_sizes, threads, streams, contracts, precisions, emulate, cuda_graph: see
+            :class:`Grid`.
         formats: those that are measured, and exported first where they are missing; when empty, those that
             the backends open.
         duration: seconds of samples for each case.
@@ -75,6 +76,7 @@ class Suite:
     precisions: tuple[Precision, ...] = ()
     formats: tuple[str, ...] = ()
     cuda_graph: bool = False
+    emulate: bool = False
     duration: float = 10.0
     rounds: int | None = None
     launches: int = 5
@@ -297,6 +299,7 @@ _KEYS: Mapping[str, _Key] = {
     "precisions": _Key(_listed(_text), 'a list: ["fp32", "int8"]'),
     "formats": _Key(_listed(_format), 'a list of formats: ["onnx", "torchscript"]'),
     "cuda_graph": _Key(_flag, "true or false"),
+    "emulate": _Key(_flag, "true or false"),
     "duration": _Key(_number, "seconds"),
     "rounds": _Key(_whole, "a whole number above 0"),
     "launches": _Key(_whole, "a whole number above 0"),

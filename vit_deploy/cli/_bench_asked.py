@@ -128,6 +128,7 @@ _GRID_READERS: Readers = {
     "precisions": ("dtype", lambda text: tuple(words_of(text))),
     "formats": ("formats", _formats),
     "cuda_graph": ("cuda_graph", bool),
+    "emulate": ("emulate", bool),
 }
 _SETTINGS_READERS: Readers = {
     "duration_s": ("duration", float),

@@ -46,6 +46,11 @@ _WHAT: tuple[Callable[[Any], Any], ...] = (
         help="Inferences side by side, by comma, or `threads`: each has its share of the threads.",
     ),
     click.option(
+        "--emulate",
+        is_flag=True,
+        help="Measure artefacts in backends that compute them in another precision, too.",
+    ),
+    click.option(
         "--cuda-graph", is_flag=True, help="Replay inferences as a CUDA graph, in the backends that can."
     ),
     click.option(

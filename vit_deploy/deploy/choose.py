@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vit_deploy.bundle import Bundle
     from vit_deploy.bundle.default import DefaultRecord
     from vit_deploy.protocols import Runtime
-    from vit_deploy.spec import Contract
+    from vit_deploy.spec import Contract, Precision
 
 REFERENCE = "pytorch-fp32"
 """The name under which the reference weights themselves are run, by eager PyTorch."""
@@ -79,8 +79,8 @@ def choose(bundle: Bundle, *, backend: str = "", artefact: str = "", device: str
         return _with_backend(bundle, names, registry.runtime(backend), wanted)
     for name in names:
         if artefact or _passed(bundle, name):
-            for runtime in registry.runtimes_for(_format(bundle, name)):
-                if runtime.available(wanted).ok:
+            for runtime in registry.runtimes_for(_format(bundle, name), _precision(bundle, name)):
+                if _computes(runtime, _precision(bundle, name), wanted):
                     return replace(_choice(bundle, name, runtime, wanted), notes=notes)
     raise _unrunnable(names[-1], _format(bundle, names[-1]), wanted)
 
@@ -141,6 +141,15 @@ def _format(bundle: Bundle, name: str) -> str:
     return "pytorch" if name == REFERENCE else bundle.records[name].format
 
 
+def _precision(bundle: Bundle, name: str) -> Precision:
+    return "fp32" if name == REFERENCE else bundle.records[name].precision
+
+
+def _computes(runtime: Runtime, precision: Precision, wanted: Device | None) -> bool:
+    """Whether it can be run here, in its own precision: another one would be slower and prove nothing."""
+    return runtime.available(wanted).ok and registry.computes(runtime, precision, wanted) == precision
+
+
 def _with_backend(bundle: Bundle, names: Sequence[str], runtime: Runtime, wanted: Device | None) -> Choice:
     fitting = [name for name in names if _format(bundle, name) in runtime.formats]
     if not fitting:
@@ -154,7 +163,8 @@ def _with_backend(bundle: Bundle, names: Sequence[str], runtime: Runtime, wanted
     state = runtime.available(wanted)
     if not state.ok:
         raise BackendMissing(f"{runtime.name} cannot be used here: {state.reason}", next_command=state.mend)
-    return _choice(bundle, fitting[0], runtime, wanted)
+    own = [name for name in fitting if _computes(runtime, _precision(bundle, name), wanted)]
+    return _choice(bundle, (own or fitting)[0], runtime, wanted)
 
 
 def _choice(bundle: Bundle, name: str, runtime: Runtime, wanted: Device | None) -> Choice:

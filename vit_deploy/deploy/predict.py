@@ -113,7 +113,7 @@ def classify(
     artefact = _open_artefact(bundle, choice)
     scored = scores_output(artefact)
     largest = min(choice.batch_size or artefact.spec.batch.maximum, artefact.spec.batch.maximum)
-    told = options or SessionOptions(threads=choice.threads, cache=True)
+    told = options or SessionOptions(threads=choice.threads, cache=True, native=True)
     with choice.runtime.open(artefact, choice.device, told) as session:
         for start in range(0, len(files), largest):
             batch = files[start : start + largest]

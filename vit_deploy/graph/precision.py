@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from vit_deploy.exporters.onnx import OnnxOptions
+    from vit_deploy.graph.options import OnnxOptions
     from vit_deploy.protocols import Progress
     from vit_deploy.spec import IOSpec, Precision
     from vit_deploy.weights.imported import Model

@@ -96,7 +96,7 @@ def _open(walk: Walk) -> _File:
 
 
 def _recipe(walk: Walk, graph: ir.Model) -> Recipe:
-    from vit_deploy.exporters.onnx import OPSETS
+    from vit_deploy.graph.options import OPSETS
     from vit_deploy.graph.pipeline import Recipe
 
     opset = graph.opset_imports.get("", max(OPSETS))

@@ -105,6 +105,10 @@ def candidates_of(
             if not state.ok:
                 left_out.append(LeftOut(f"{record.name} on {runtime.name}", state.reason, state.mend))
                 continue
+            if registry.computes(runtime, record.precision, device) != record.precision:
+                why = f"it computes {record.precision} in another precision here, or not at all"
+                left_out.append(LeftOut(f"{record.name} on {runtime.name}", why, "name another --backend"))
+                continue
             base = _base(bundle, record, runtime, device or runtime.devices()[0])
             sizes, misfit = _batch_sizes(record, objective, wish.batch_sizes)
             left_out += [misfit] if misfit else []
