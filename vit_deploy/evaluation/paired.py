@@ -110,7 +110,7 @@ class Drop:
         low, high = 0, max(1, self.of)
         while not self._scaled(high)._shows(budget, confidence):
             low, high = high, 2 * high
-        while high - low > max(1, high // 100):
+        while high - low > 1:
             middle = (low + high) // 2
             shown = self._scaled(middle)._shows(budget, confidence)
             low, high = (low, middle) if shown else (middle, high)
