@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all lint type bench detection peers agreement mutations coverage golden docs build check gpu-check clean
+.PHONY: help setup demo test test-all lint type bench detection peers precision agreement mutations coverage golden docs build check gpu-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ RESULTS := benchmarks/results/$(or $(DEVICE),amd-epyc-2-cores)
 
 peers: setup ## ours beside others' tools, each in its own environment, in one run; rewrites the README's table
 	$(BIN)/python -m benchmarks.peers --output "$(RESULTS)/peers.json" --readme $(PEERS_FLAGS)
+
+precision: setup ## what bf16 and int8 gain, beside other tools' int8 and bf16, in one run for each model and batch size
+	$(BIN)/python -m benchmarks.peers.precision --output "$(RESULTS)/precision.json" $(PEERS_FLAGS)
 
 agreement: setup ## whether our p50 is what OpenVINO's benchmark_app and a bare ONNX Runtime loop measure
 	$(BIN)/python benchmarks/agreement.py --output "$(RESULTS)/agreement.json"

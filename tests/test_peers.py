@@ -25,6 +25,7 @@ from benchmarks.peers.ours import OurModel
 from benchmarks.peers.places import README, RESULTS
 from benchmarks.peers.preparation import Prepared, case_of, job_file
 from benchmarks.peers.recipe import Job, PreparationFailed
+from benchmarks.peers.running import able, model_named
 from benchmarks.peers.table import END, START, insert, inserted, interval, leaders, render_long, render_short
 from benchmarks.peers.tools.optimum_onnx.translate import DIALECTS, config, translate
 from benchmarks.peers.worker import make_pixels
@@ -248,12 +249,12 @@ def test_an_earlier_group_counts_for_the_same_plan_only(tmp_path):
     assert resumable(path, {"cases": [2]}) is None
 
 
-def test_unknown_names_are_refused(monkeypatch):
+def test_unknown_names_are_refused():
     with pytest.raises(SystemExit, match="no model 'vit-x'"):
-        command._named(MODELS, "vit-x")
-    assert command._able([])[1][0]["reason"].startswith("they need an NVIDIA GPU")
+        model_named(MODELS, "vit-x")
+    assert able([])[1][0]["reason"].startswith("they need an NVIDIA GPU")
     with pytest.raises(SystemExit, match="no peer nobody"):
-        command._able(["nobody"])
+        able(["nobody"])
 
 
 # The same weights for transformers

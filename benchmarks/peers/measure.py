@@ -64,8 +64,16 @@ def plan(ours: OurModel, peers: Sequence[Prepared], batch_size: int, threads: in
         Entry(case.backend, TITLES[case.backend], "fp32", case, None, "", ours.differences[case.backend])
         for case in ours.cases([batch_size], threads)
     ]
+    return [*entries, *peer_entries(ours, peers, batch_size, threads, "formats")]
+
+
+def peer_entries(
+    ours: OurModel, peers: Sequence[Prepared], batch_size: int, threads: int, comparison: str
+) -> list[Entry]:
+    """The rows of the peers in a comparison; one that failed is a row without a case."""
+    entries: list[Entry] = []
     for prepared in peers:
-        for variant in recipe.load(prepared.job.peer).PEER.variants:
+        for variant in recipe.load(prepared.job.peer).PEER.rows(comparison):
             trial = prepared.trial(variant.name, batch_size)
             failed = prepared.failed or trial.get("failed", "")
             found = "" if failed else trial["arithmetic"]

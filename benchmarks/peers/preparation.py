@@ -73,8 +73,10 @@ class Prepared:
         return CaseWorker(case, WORKER_MODULE, python=str(self.environment.python), variables=variables)
 
 
-def prepare_peer(name: str, ours: OurModel, batch_sizes: Sequence[int], threads: int) -> Prepared:
-    """Prepare a peer on a model, or take what was prepared before."""
+def prepare_peer(
+    name: str, ours: OurModel, batch_sizes: Sequence[int], threads: int, comparison: str = "formats"
+) -> Prepared:
+    """Prepare a peer on a model for a comparison, or take what was prepared before."""
     folder = ours.folder / "peers" / name
     folder.mkdir(parents=True, exist_ok=True)
     job = Job(name, ours.model, ours.checkpoint, ours.reference, folder, largest_batch(batch_sizes))
@@ -88,14 +90,14 @@ def prepare_peer(name: str, ours: OurModel, batch_sizes: Sequence[int], threads:
         _make(prepared, threads)
     job.write(job_file(job))
     if not prepared.failed:
-        _try_all(prepared, ours, batch_sizes, threads)
+        _try_all(prepared, ours, batch_sizes, threads, comparison)
     return prepared
 
 
 def _fingerprint(job: Job, environment: PeerEnvironment, sha256: str) -> str:
     """Of the recipe, the pins, the weights and the largest batch size."""
     digest = hashlib.sha256(f"{environment.folder.name} {sha256} {job.largest_batch}".encode())
-    shared = (HERE / name for name in ("timm_model.py", "ort.py", "torch_step.py"))
+    shared = (HERE / name for name in ("timm_model.py", "ort.py", "ov.py", "torch_step.py"))
     for path in (*shared, *sorted((HERE / "tools" / job.peer).glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -165,10 +167,12 @@ def _variables(job: Job, batch_size: int) -> dict[str, str]:
     }
 
 
-def _try_all(prepared: Prepared, ours: OurModel, batch_sizes: Sequence[int], threads: int) -> None:
+def _try_all(
+    prepared: Prepared, ours: OurModel, batch_sizes: Sequence[int], threads: int, comparison: str
+) -> None:
     """Open each variant once: what it computes in, how far from eager it is, what it compiles."""
     peer = recipe.load(prepared.job.peer).PEER
-    for variant in peer.variants:
+    for variant in peer.rows(comparison):
         sizes = batch_sizes if peer.compiles_each_batch else batch_sizes[:1]
         for size in sizes:
             tried = prepared.trials.setdefault(variant.name, {})

@@ -29,12 +29,22 @@ if TYPE_CHECKING:
 
     Pixels = np.ndarray[Any, np.dtype[np.float32]]
 
-TOLERANCES = {"fp32": 1e-4, "fp32 on fp16 weights": 2e-2, "bf16": 0.15}
+TOLERANCES = {
+    "fp32": 1e-4,
+    "fp32 on fp16 weights": 2e-2,
+    "bf16": 0.15,
+    "int8": 0.5,
+    "int8 with bf16": 0.5,
+}
 """The largest relative error (of the Euclidean norm) from eager's output that a time may count with.
 
 No verdict on quality, which is what ``vit-deploy verify`` is for: a guard against timing another model. The
-weights are random, so that bf16 is farther off than it is on trained ones.
+weights are random, so that bf16 and int8 are farther off than they are on trained ones.
 """
+
+FORMATS: tuple[str, ...] = ("formats",)
+PRECISION: tuple[str, ...] = ("precision",)
+"""The comparisons: everyone's default in fp32, and what low precision gains."""
 
 
 ELSEWHERE = {"TensorRT and ModelOpt": "they need an NVIDIA GPU, and this comparison runs on the CPU"}
@@ -50,11 +60,13 @@ class Variant:
         title: as the table shows it.
         arithmetic: the key of :data:`TOLERANCES`; ``None`` where it is whatever the tool chooses,
             which is read back then.
+        comparisons: in which it is measured.
     """
 
     name: str
     title: str
     arithmetic: str | None = "fp32"
+    comparisons: tuple[str, ...] = FORMATS
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,10 @@ class Peer:
     compiles_each_batch: bool = False
     unavailable: Callable[[], str] = lambda: ""
 
+    def rows(self, comparison: str) -> tuple[Variant, ...]:
+        """The variants that are measured in a comparison."""
+        return tuple(variant for variant in self.variants if comparison in variant.comparisons)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -97,6 +113,11 @@ class Job:
     reference: Path
     folder: Path
     largest_batch: int
+
+    @property
+    def calibration(self) -> Path:
+        """The pictures that everyone calibrates on, preprocessed: float32 ``(n, 3, h, w)``, as ``.npy``."""
+        return self.reference.with_name("calibration.npy")
 
     def write(self, path: Path) -> None:
         """Write it as a job file."""
@@ -160,9 +181,10 @@ class Recipe(Protocol):
         """Open what was prepared, its inputs staged."""
 
 
-def names() -> list[str]:
-    """The peers there are, one folder each."""
-    return sorted(path.parent.name for path in TOOLS.glob("*/recipe.py"))
+def names(comparison: str = "") -> list[str]:
+    """The peers there are, one folder each; those of a comparison alone where one is named."""
+    found = sorted(path.parent.name for path in TOOLS.glob("*/recipe.py"))
+    return [name for name in found if not comparison or load(name).PEER.rows(comparison)]
 
 
 def load(name: str) -> Recipe:

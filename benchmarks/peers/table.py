@@ -40,7 +40,7 @@ def leaders(rows: Sequence[dict[str, Any]]) -> set[str]:
 def render_short(document: dict[str, Any]) -> str:
     """One table for each batch size: a line for each tool, a column for each model."""
     parts = [_short(document, size) for size in document["batch_sizes"]]
-    return "\n\n".join([_heading(document), *parts, *_notes(document)])
+    return "\n\n".join([_heading(document), *parts, *notes(document)])
 
 
 def _heading(document: dict[str, Any]) -> str:
@@ -85,7 +85,8 @@ def _cell(row: dict[str, Any], *, bold: bool) -> str:
     return f"**{text}**" if bold else text
 
 
-def _notes(document: dict[str, Any]) -> list[str]:
+def notes(document: dict[str, Any]) -> list[str]:
+    """What there is to say of the models, of what is not measured, and of versions."""
     noted = dict.fromkeys(f"{group['title']}: {group['note']}" for group in document["groups"] if group["note"])
     left_out = [f"Not measured here: {entry['peer']} ({entry['reason']})" for entry in document["skipped"]]
     versions = "; ".join(
@@ -97,7 +98,13 @@ def _notes(document: dict[str, Any]) -> list[str]:
 
 def render_long(document: dict[str, Any]) -> str:
     """Every row with its ratio, tail, memory and distance from eager."""
-    lines = ["# Ours and others' tools, side by side", "", _heading(document), ""]
+    heading = ["# Ours and others' tools, side by side", "", _heading(document), ""]
+    return "\n".join([*heading, *render_groups(document), *notes(document), ""])
+
+
+def render_groups(document: dict[str, Any]) -> list[str]:
+    """The lines of every group's table, and of the recipes."""
+    lines: list[str] = []
     for group in document["groups"]:
         sound = group["runs"][0]["soundness"] if group["runs"] else None
         lines += [f"## {group['title']}, batch {group['batch_size']}", ""]
@@ -108,8 +115,7 @@ def render_long(document: dict[str, Any]) -> str:
             *(_long(row) for row in group["rows"]),
             "",
         ]
-    lines += ["## Recipes", "", *(_recipe(peer) for peer in document["peers"].values()), ""]
-    return "\n".join([*lines, *_notes(document), ""])
+    return [*lines, "## Recipes", "", *(_recipe(peer) for peer in document["peers"].values()), ""]
 
 
 def _long(row: dict[str, Any]) -> str:

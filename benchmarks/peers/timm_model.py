@@ -31,6 +31,16 @@ def load_timm(checkpoint: Path, **arguments: Any) -> Any:
     return model.eval()
 
 
+def timm_onnx_export(job: Job, folder: Path) -> Path:
+    """timm's own ONNX export as its script makes it: attention spelled out, a batch of any size."""
+    model = load_timm(job.checkpoint, exportable=True)
+    from timm.utils.onnx import onnx_export  # after torchvision was let import
+
+    path = folder / "model.onnx"
+    onnx_export(model, str(path), batch_size=1, input_size=(3, IMAGE_SIZE, IMAGE_SIZE))
+    return path
+
+
 def bare_onnx_export(job: Job, folder: Path) -> Path:
     """``torch.onnx.export`` as it is by default, with a batch of any size."""
     import torch

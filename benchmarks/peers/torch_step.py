@@ -28,17 +28,20 @@ class TorchCall:
         """On the CPU an inference is done when its call returns."""
 
 
-def open_call(call: Any, pixels: Pixels, threads: int) -> Opened:
-    """A callable that takes pixels and gives one tensor."""
+def open_call(call: Any, pixels: Pixels, threads: int, dtype: Any = None) -> Opened:
+    """A callable that takes pixels and gives one tensor; in ``dtype``, float32 where there is none."""
     import torch
 
     torch.set_num_threads(threads)
     tensor = torch.from_numpy(pixels)
+    if dtype is not None:
+        tensor = tensor.to(dtype)
 
     def result() -> Pixels:
         with torch.inference_mode():
             found = call(tensor)
-        array: Pixels = (found[0] if isinstance(found, (tuple, list)) else found).numpy()
+        array: Pixels = (found[0] if isinstance(found, (tuple, list)) else found).float().numpy()
         return array
 
-    return Opened(TorchCall(call, tensor), result, torch.__version__, torch.get_num_threads())
+    arithmetic = "bf16" if dtype is torch.bfloat16 else "fp32"
+    return Opened(TorchCall(call, tensor), result, torch.__version__, torch.get_num_threads(), arithmetic)

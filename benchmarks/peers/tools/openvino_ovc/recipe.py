@@ -10,9 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from benchmarks.peers.recipe import Job, Opened, Peer, Variant
+from benchmarks.peers.recipe import FORMATS, PRECISION, Job, Opened, Peer, Variant
 
 if TYPE_CHECKING:
     from benchmarks.peers.recipe import Pixels
@@ -23,7 +23,7 @@ PEER = Peer(
     command="torch.onnx.export(…); ovc model.onnx",
     shows=("openvino", "torch", "timm"),
     variants=(
-        Variant(DEFAULT, "OpenVINO `ovc`, as it comes", arithmetic=None),
+        Variant(DEFAULT, "OpenVINO `ovc`, as it comes", None, FORMATS + PRECISION),
         Variant(F32, "OpenVINO `ovc`, told f32", arithmetic="fp32 on fp16 weights"),
     ),
 )
@@ -42,48 +42,9 @@ def prepare(job: Job) -> None:
     shutil.rmtree(bare.parent)
 
 
-class _Request:
-    """One inference; its outputs stay where they are."""
-
-    def __init__(self, request: Any) -> None:
-        self.request = request
-
-    def __call__(self) -> None:
-        self.request.infer(share_outputs=True)
-
-    def synchronize(self) -> None:
-        """An inference is done when its call returns."""
-
-
 def open_model(job: Job, variant: str, pixels: Pixels, threads: int) -> Opened:
     """Compile the converted model; only the threads are said, and for one variant the precision."""
-    # Importing it would send word to its makers; a missing telemetry package is foreseen there.
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    import openvino
+    from benchmarks.peers.ov import open_openvino
 
-    core = openvino.Core()
-    settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
-    if variant == F32:
-        settings["INFERENCE_PRECISION_HINT"] = "f32"
-    compiled = core.compile_model(core.read_model(job.folder / "ir" / "model.xml"), "CPU", settings)
-    request = compiled.create_infer_request()
-    request.set_input_tensor(openvino.Tensor(pixels, shared_memory=True))
-
-    def result() -> Pixels:
-        request.infer()
-        array: Pixels = request.get_output_tensor(0).data.copy()
-        return array
-
-    told = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    return Opened(
-        step=_Request(request),
-        output=result,
-        version=str(openvino.__version__),
-        threads=int(compiled.get_property("INFERENCE_NUM_THREADS")),
-        arithmetic=_ARITHMETIC[told],
-        details={
-            "precision_hint": told,
-            "streams": int(compiled.get_property("NUM_STREAMS")),
-            "cpu_pinning": bool(compiled.get_property("ENABLE_CPU_PINNING")),
-        },
-    )
+    hint = "f32" if variant == F32 else ""
+    return open_openvino(job.folder / "ir" / "model.xml", pixels, threads, _ARITHMETIC, hint)

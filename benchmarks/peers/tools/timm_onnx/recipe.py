@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.peers.models import IMAGE_SIZE
-from benchmarks.peers.recipe import Job, Opened, Peer, Variant
+from benchmarks.peers.recipe import FORMATS, PRECISION, Job, Opened, Peer, Variant
 
 if TYPE_CHECKING:
     from benchmarks.peers.recipe import Pixels
@@ -18,19 +17,15 @@ PEER = Peer(
     title="timm ONNX export",
     command="onnx_export.py model.onnx --model NAME",
     shows=("timm", "torch", "onnxruntime"),
-    variants=(Variant("timm-onnx", "timm ONNX export, ONNX Runtime"),),
+    variants=(Variant("timm-onnx", "timm ONNX export, ONNX Runtime", comparisons=FORMATS + PRECISION),),
 )
 
 
 def prepare(job: Job) -> None:
     """Export the model."""
-    from benchmarks.peers.timm_model import load_timm
+    from benchmarks.peers.timm_model import timm_onnx_export
 
-    model = load_timm(job.checkpoint, exportable=True)
-    from timm.utils.onnx import onnx_export  # after torchvision was let import
-
-    path = job.fresh("export") / "model.onnx"
-    onnx_export(model, str(path), batch_size=1, input_size=(3, IMAGE_SIZE, IMAGE_SIZE))
+    timm_onnx_export(job, job.fresh("export"))
 
 
 def open_model(job: Job, variant: str, pixels: Pixels, threads: int) -> Opened:  # noqa: ARG001 - it has one
