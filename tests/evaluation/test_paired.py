@@ -1,4 +1,4 @@
-"""Intervals and rulings of a drop, against what is computed otherwise: likelihoods by search, coverage by sums."""
+"""Intervals and rulings of a drop, against likelihoods found by search and coverage found by sums."""
 
 from __future__ import annotations
 
