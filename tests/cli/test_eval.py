@@ -240,7 +240,7 @@ def test_an_artefact_that_nothing_here_runs_is_a_row_and_exit_code_4(
     played(lambda logits: logits)
     known = registry.runtimes_for
     monkeypatch.setattr(
-        registry, "runtimes_for", lambda format: [] if format == "torchscript" else known(format)
+        registry, "runtimes_for", lambda format, *told: [] if format == "torchscript" else known(format, *told)
     )
     result = invoke("eval", bundle, "--data", data, "--json")
     assert result.code == 4
@@ -269,3 +269,30 @@ def test_the_padding_of_a_small_batch_is_dropped(bundle: Path, data: Path):
     found = evaluate(opened, data, Wanted(limit=10, batch_size=8), open_session=opener(note))
     assert seen == [8, 4]
     assert [row.figures.top1.of for row in found.rows if row.figures] == [10, 10]
+
+
+def test_a_backend_without_kernels_for_a_precision_is_passed_over(
+    bundle: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(registry, "computes", lambda found, *_: None if found.name == "torchscript" else "fp32")
+    found = evaluate(Bundle.open(bundle), data, Wanted(limit=10), open_session=opener(lambda logits: logits))
+    assert [row.backend for row in found.rows] == ["eager", ""]
+    assert "no kernels for fp32" in str(found.rows[1].error)
+    assert not found.rows[1].failed
+
+
+def test_what_is_computed_in_another_precision_is_told(
+    invoke, bundle: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fake = opener(lambda logits: logits)
+
+    def as_fp16(runtime: Any, artefact: Any, device: Any, options: Any, timeout_s: float) -> Any:
+        assert timeout_s == 9
+        session = fake(runtime, artefact, device, options)
+        if runtime.name != "eager":
+            session.facts = dataclasses.replace(session.facts, precision="fp16")
+        return session
+
+    monkeypatch.setattr(module, "open_isolated", as_fp16)
+    told = invoke("eval", bundle, "--data", data, "--limit", 10, "--timeout", 9).out
+    assert "torchscript computes it in fp16 here, which says little of fp32" in told

@@ -80,10 +80,13 @@ def _range(share: Share) -> str:
 
 def _remark(row: Row) -> str:
     if row.error is not None:
-        return f"{'failed' if row.backend else 'not run'}: {row.error.in_a_line}"
+        return f"{'failed' if row.failed else 'not run'}: {row.error.in_a_line}"
+    remarks = []
+    if row.computed:
+        remarks.append(f"{row.backend} computes it in {row.computed} here, which says little of {row.dtype}")
     if row.figures is not None and row.figures.broken:
-        return f"gave NaN or Inf for {row.figures.broken} pictures, which count as wrong"
-    return ""
+        remarks.append(f"gave NaN or Inf for {row.figures.broken} pictures, which count as wrong")
+    return "; ".join(remarks)
 
 
 def _show_classes(evaluation: Evaluation) -> None:

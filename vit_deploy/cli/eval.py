@@ -156,7 +156,7 @@ def _finish(evaluation: Evaluation, words: dict[str, Any], bundle: Path) -> None
 
     judge(evaluation, words["max_drop"], strict=words["strict"], bundle=bundle)
     others = evaluation.rows[1:]
-    failed = [row for row in others if row.error is not None and row.backend]
+    failed = [row for row in others if row.failed]
     if failed:
         raise RunFailed(
             f"{len(failed)} of {len(others)} artefacts could not be evaluated: "

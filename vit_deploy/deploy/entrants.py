@@ -80,6 +80,17 @@ class Row:
     facts: RuntimeFacts | None = None
     error: VitDeployError | None = None
 
+    @property
+    def failed(self) -> bool:
+        """Whether it could be run here, and was not to the end."""
+        return self.error is not None and not isinstance(self.error, BackendMissing)
+
+    @property
+    def computed(self) -> str:
+        """What the backend computed in, where that is not what was declared; empty otherwise."""
+        found = self.facts.precision if self.facts is not None else self.dtype
+        return "" if found == self.dtype else found
+
 
 def reference_of(bundle: Bundle, wanted: Wanted) -> Entrant:
     """Eager fp32, which takes any batch."""
@@ -105,7 +116,7 @@ def entrants_of(bundle: Bundle, wanted: Wanted) -> tuple[list[Entrant], list[Row
     entrants, refused = [], []
     for name in names:
         artefact = bundle.artefact(name)
-        fitting = _fitting(artefact.format, runtimes, wanted)
+        fitting = _fitting(artefact, runtimes, wanted)
         try:
             scored = scores_output(artefact)
         except UsageFailed as error:
@@ -147,19 +158,27 @@ def _runtimes(bundle: Bundle, names: Sequence[str], wanted: Wanted) -> list[Runt
     return named
 
 
-def _fitting(format: str, runtimes: Sequence[Runtime] | None, wanted: Wanted) -> list[Runtime]:
+def _fitting(artefact: Artefact, runtimes: Sequence[Runtime] | None, wanted: Wanted) -> list[Runtime]:
+    """What runs an artefact: what was named, or what can, those that compute in its precision first."""
     if runtimes is not None:
-        return [runtime for runtime in runtimes if format in runtime.formats]
-    able = [found for found in registry.runtimes_for(format) if found.available(wanted.device).ok]
+        return [runtime for runtime in runtimes if artefact.format in runtime.formats]
+    able = [
+        found
+        for found in registry.runtimes_for(artefact.format, artefact.precision)
+        if found.available(wanted.device).ok
+        and registry.computes(found, artefact.precision, wanted.device) is not None
+    ]
     return able if ALL in wanted.backends else able[:1]
 
 
 def _unrunnable(artefact: Artefact, device: Device | None) -> BackendMissing:
-    states = [(found.name, found.available(device)) for found in registry.runtimes_for(artefact.format)]
-    reasons = "; ".join(f"{name}: {state.reason}" for name, state in states)
+    found = registry.runtimes_for(artefact.format, artefact.precision)
+    states = [(runtime.name, runtime.available(device)) for runtime in found]
+    no_kernels = f"it has no kernels for {artefact.precision} here"
+    reasons = "; ".join(f"{name}: {state.reason or no_kernels}" for name, state in states)
     return BackendMissing(
         f"nothing here runs it: {reasons or 'no backend opens ' + artefact.format}",
-        next_command=states[0][1].mend if states else "vit-deploy formats",
+        next_command=(states[0][1].mend if states else "") or "vit-deploy formats",
     )
 
 
