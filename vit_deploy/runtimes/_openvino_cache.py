@@ -8,6 +8,7 @@ gave NaN). So here
 - an entry belongs to an ``.xml`` and a ``.bin`` by size, inode and times of both, to the settings, the version
   and the processor;
 - the SHA-256 of all that is in it stands beside it, and what does not fit it is thrown away;
+- it loses the names of most of the layers that went into one, and they are kept with it;
 - an entry is made in a folder of its own and renamed when it is whole;
 - all entries together are bounded, and those that were not used for longest go first.
 
@@ -22,6 +23,7 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,21 @@ LIMIT = 64 * 2**20
 
 SWITCH = "VIT_DEPLOY_MODEL_CACHE"
 SUMS = "sums.json"
+ORIGINS = "origins.json"
+
+
+@dataclass
+class Kept:
+    """What is known of an entry while its IR is compiled.
+
+    Attributes:
+        settings: what makes OpenVINO use the entry, or make it anew; none where there is no cache.
+        origins: the layers that went into each node of the compiled model, as OpenVINO writes them; empty
+            until the entry is made, when they are to be put here.
+    """
+
+    settings: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
 
 
 class ModelCache:
@@ -50,20 +67,23 @@ class ModelCache:
         self.root = cache_folder() / "openvino"
         self.entry = self.root / _key(path, settings, version)
         self._making: Path | None = None
+        self._kept = Kept()
 
-    def __enter__(self) -> dict[str, str]:
-        """The settings that make OpenVINO use the entry, or make it anew; none where no folder can be had."""
+    def __enter__(self) -> Kept:
+        """No settings where no folder can be had."""
         try:
             if _is_whole(self.entry):
                 os.utime(self.entry)
                 folder = self.entry
+                self._kept.origins = json.loads((folder / ORIGINS).read_text(encoding="utf-8"))
             else:
                 _remove(self.entry)
                 self.root.mkdir(parents=True, exist_ok=True)
                 folder = self._making = Path(tempfile.mkdtemp(prefix=".making-", dir=self.root))
-        except OSError:
-            return {}
-        return {"CACHE_DIR": str(folder), "CACHE_MODE": "OPTIMIZE_SIZE"}
+        except (OSError, ValueError):
+            return self._kept
+        self._kept.settings = {"CACHE_DIR": str(folder), "CACHE_MODE": "OPTIMIZE_SIZE"}
+        return self._kept
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         made, self._making = self._making, None
@@ -71,6 +91,7 @@ class ModelCache:
             return
         with contextlib.suppress(OSError):
             if kind is None and any(made.iterdir()):
+                (made / ORIGINS).write_text(json.dumps(self._kept.origins), encoding="utf-8")
                 (made / SUMS).write_text(json.dumps(_sums(made)), encoding="utf-8")
                 made.rename(self.entry)  # fails where another process was quicker
         _remove(made)

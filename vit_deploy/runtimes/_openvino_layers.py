@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vit_deploy.facts import LayerClass
     from vit_deploy.spec import Precision
 
@@ -61,19 +63,31 @@ def operators_by_name(model: Any) -> dict[str, str]:
     return {node.get_friendly_name(): node.get_type_name() for node in model.get_ordered_ops()}
 
 
-def count_layers(runtime_model: Any, operators: dict[str, str]) -> RuntimeLayers:
+def origins_of(runtime_model: Any) -> dict[str, str]:
+    """The layers that went into each node of a runtime model, as it writes them: lost where it is kept."""
+    return {
+        node.get_friendly_name(): str(node.get_rt_info()["originalLayersNames"].astype(str))
+        for node in runtime_model.get_ordered_ops()
+        if "originalLayersNames" in node.get_rt_info()
+    }
+
+
+def count_layers(
+    runtime_model: Any, operators: dict[str, str], origins: Mapping[str, str] | None = None
+) -> RuntimeLayers:
     """Count a runtime model.
 
     Args:
         runtime_model: as ``CompiledModel.get_runtime_model`` gives it.
         operators: of the graph, as :func:`operators_by_name` gives them.
+        origins: as :func:`origins_of` gave them when it was compiled; its own where ``None``.
     """
     counted: defaultdict[str, Counter[str]] = defaultdict(Counter)
     kernels: Counter[str] = Counter()
     products: Counter[str] = Counter()
     nodes = 0
     for node in runtime_model.get_ordered_ops():
-        told = _Told(node)
+        told = _Told(node, origins or {})
         nodes += told.kind not in {"Const", "Input", "Output"}
         if told.kind in {"Input", "Output"}:
             counted["io"][_named_type(node)] += 1
@@ -106,7 +120,7 @@ def count_layers(runtime_model: Any, operators: dict[str, str]) -> RuntimeLayers
 class _Told:
     """What a node says of itself."""
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Any, origins: Mapping[str, str]) -> None:
         information = node.get_rt_info()
 
         def read(key: str) -> str:
@@ -118,7 +132,8 @@ class _Told:
         # Where weights are held in fewer bits than the kernel computes in, it is they that are told of.
         computed = "f32" if self.kernel.endswith("_f32") else precision
         self.dtype = _DTYPES.get(computed, computed)
-        self.made_of = [name for name in read("originalLayersNames").split(",") if name]
+        origin = origins.get(node.get_friendly_name()) or read("originalLayersNames")
+        self.made_of = [name for name in origin.split(",") if name]
 
 
 def _is_attention(node: Any, told: _Told) -> bool:

@@ -15,8 +15,8 @@ from vit_deploy.errors import BackendMissing, RunFailed, UsageFailed
 from vit_deploy.facts import Availability, Device, RuntimeFacts
 from vit_deploy.openvino_library import REINSTALL, availability, first_line, load
 from vit_deploy.protocols import BaseSession
-from vit_deploy.runtimes._openvino_cache import ModelCache, is_on
-from vit_deploy.runtimes._openvino_layers import count_layers, operators_by_name
+from vit_deploy.runtimes._openvino_cache import Kept, ModelCache, is_on
+from vit_deploy.runtimes._openvino_layers import count_layers, operators_by_name, origins_of
 from vit_deploy.runtimes._streams import share_of
 
 if TYPE_CHECKING:
@@ -133,6 +133,15 @@ class OpenVinoRuntime:
         """See :class:`vit_deploy.protocols.Runtime`."""
         return (Device(),) if self.available().ok else ()
 
+    def computes(self, precision: Precision, device: Device | None = None) -> Precision | None:
+        """See :class:`vit_deploy.protocols.Selective`; fp16 and bf16 are fp32 on a processor without them."""
+        if not self.available(device).ok:
+            return None
+        core = load().Core()
+        if precision == "int8" and "INT8" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            return "int8"
+        return HINTS[self.hint or _hint(core, precision)]
+
     def open(self, artefact: Artefact, device: Device, options: SessionOptions) -> OpenVinoSession:
         """See :class:`vit_deploy.protocols.Runtime`.
 
@@ -146,6 +155,8 @@ class OpenVinoRuntime:
         if not found.ok:
             raise BackendMissing(f"OpenVINO cannot run on {device}: {found.reason}", next_command=found.mend)
         _refuse(options)
+        if options.native:
+            _refuse_other(artefact, self.computes(artefact.precision, device))
         # Before OpenVINO sees it: what it makes of a file that reaches elsewhere is not for us to find out.
         graph = read_ir(artefact.path) if artefact.format == IR else None
         core = load().Core()
@@ -158,25 +169,27 @@ class OpenVinoRuntime:
             names = operators_by_name(model)
             with _cache(artefact, settings, found.version, options) as kept:
                 # It looks for what it kept by the file's name alone, and not for a model that was read.
-                subject = str(artefact.path) if kept else model
-                compiled = core.compile_model(subject, "CPU", {**settings, **kept})
+                subject = str(artefact.path) if kept.settings else model
+                compiled = core.compile_model(subject, "CPU", {**settings, **kept.settings})
+                computed = compiled.get_runtime_model()
+                kept.origins = kept.origins or origins_of(computed)
         except RuntimeError as error:
             raise RunFailed(
                 f"OpenVINO refuses {artefact.path.name!r}: {first_line(error)}",
                 next_command="vit-deploy doctor, or the ONNX artefact with --backend onnxruntime",
             ) from error
         _check_weights(artefact, graph)
-        layers = count_layers(compiled.get_runtime_model(), names)
-        facts = _facts(compiled, artefact, device, hint, layers, cached=bool(kept))
+        layers = count_layers(computed, names, kept.origins)
+        facts = _facts(compiled, artefact, device, hint, layers, cached=bool(kept.settings))
         return OpenVinoSession(artefact, compiled, facts)
 
 
 def _cache(
     artefact: Artefact, settings: Mapping[str, Any], version: str, options: SessionOptions
-) -> AbstractContextManager[dict[str, str]]:
+) -> AbstractContextManager[Kept]:
     """What makes OpenVINO keep what it compiles; nothing where it was not asked to, or could not."""
     if not options.cache or artefact.format != IR or not is_on():
-        return contextlib.nullcontext({})
+        return contextlib.nullcontext(Kept())
     return ModelCache(artefact.path, settings, version)
 
 
@@ -188,6 +201,17 @@ def _refuse(options: SessionOptions) -> None:
             "OpenVINO cannot run a graph without its own optimisations: it has no switch for them",
             expected="another backend for the same file",
             next_command="run the ONNX artefact with --backend onnxruntime",
+        )
+
+
+def _refuse_other(artefact: Artefact, computed: Precision | None) -> None:
+    """Refuse what would be computed in another precision than it is declared in."""
+    if computed != artefact.precision:
+        raise BackendMissing(
+            f"OpenVINO computes {artefact.precision} as {computed} on this processor: "
+            f"{artefact.name} is not for it",
+            expected="a processor that computes in it: avx512_bf16 or amx_bf16 for bf16, amx_fp16 for fp16",
+            next_command="use an fp32 or int8 artefact on this CPU",
         )
 
 
