@@ -33,8 +33,8 @@ TOLERANCES = {
     "fp32": 1e-4,
     "fp32 on fp16 weights": 2e-2,
     "bf16": 0.15,
-    "int8": 0.5,
-    "int8 with bf16": 0.5,
+    "int8": 0.2,
+    "int8 with bf16": 0.2,
 }
 """The largest relative error (of the Euclidean norm) from eager's output that a time may count with.
 
