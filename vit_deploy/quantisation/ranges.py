@@ -47,6 +47,9 @@ _COARSE = 2048
 _STRIDE = 16
 """How many of those a threshold moves at a time."""
 
+_ZOOM = 8
+"""A threshold in so small a part of the range was found on bins that are too wide."""
+
 
 def threshold(seen: Observed, method: str, *, levels: int = 127) -> float:
     """The ``|x|`` that is mapped to the largest code; larger values are clipped to it.
@@ -111,9 +114,10 @@ def noise(seen: Observed, chosen: float, *, levels: int = 127) -> float:
     """The power of the error of quantising a tensor as a share of the tensor's own power."""
     import numpy as np
 
-    power = float(_below(seen, 2, np.array([np.inf]))[0]) / max(1, seen.count)
-    error = float(squared_error(seen, np.array([chosen]), codes(levels))[0])
-    return error / power if power > 0 else 0.0
+    if seen.absolute_max <= 0:
+        return 0.0
+    power = float(_below(seen, 2, np.array([np.inf]))[0]) / seen.count
+    return float(squared_error(seen, np.array([chosen]), codes(levels))[0]) / power
 
 
 def _below(seen: Observed, order: int, at: Floats) -> Floats:
@@ -156,28 +160,33 @@ def _mse(seen: Observed, grid: Floats) -> float:
 
 
 def _entropy(seen: Observed, grid: Floats) -> float:
+    """TensorRT's bins are too wide for the rest where one value is far larger: then only the part is looked at
+    in which the answer lies, and what is beyond counts as clipped."""
+    reach = seen.absolute_max
+    while True:
+        found = _least_divergence(seen, reach, grid)
+        if found > reach / _ZOOM or reach <= 2 * seen.bin_width:
+            return found
+        reach = 2 * found
+
+
+def _least_divergence(seen: Observed, reach: float, grid: Floats) -> float:
     import numpy as np
 
-    counts, width = _coarse(seen)
+    width = reach / _COARSE
+    running = _below(seen, 0, np.arange(_COARSE + 1, dtype=np.float64) * width)
+    if reach >= seen.absolute_max:
+        running[-1] = seen.count  # the largest value itself stands somewhere in its bin
+    counts = np.diff(running)
+    beyond = seen.count - running[-1]
     counts[0] = counts[1]  # zeros are exact at any range; TensorRT passes over them, too
-    ends = np.arange(min(len(grid), len(counts)), len(counts) + 1, _STRIDE)
-    if ends[-1] != len(counts):
-        ends = np.append(ends, len(counts))
-    losses = [_divergence(counts, int(end), grid) for end in ends]
+    first = min(len(grid), _COARSE)
+    ends = np.append(np.arange(first, _COARSE, _STRIDE), _COARSE)
+    losses = [_divergence(counts, int(end), float(beyond), grid) for end in ends]
     return float(ends[int(np.argmin(losses))] * width)
 
 
-def _coarse(seen: Observed) -> tuple[Floats, float]:
-    """The histogram as :data:`_COARSE` bins up to the largest value, and their width."""
-    import numpy as np
-
-    width = seen.absolute_max / _COARSE
-    running = _below(seen, 0, np.arange(_COARSE + 1, dtype=np.float64) * width)
-    running[-1] = seen.count
-    return np.diff(running), width
-
-
-def _divergence(counts: Floats, end: int, grid: Floats) -> float:
+def _divergence(counts: Floats, end: int, beyond: float, grid: Floats) -> float:
     """Between the first ``end`` bins, the rest clipped into the last, and the same in a level for each code.
 
     A level's counts are spread evenly over those of its bins that hold anything.
@@ -186,7 +195,7 @@ def _divergence(counts: Floats, end: int, grid: Floats) -> float:
 
     kept = counts[:end]
     reference = kept.copy()
-    reference[-1] += counts[end:].sum()
+    reference[-1] += counts[end:].sum() + beyond
     centres = (np.arange(end) + 0.5) / end
     level = np.searchsorted((grid[1:] + grid[:-1]) / 2, centres)
     filled = kept > 0
@@ -197,7 +206,7 @@ def _divergence(counts: Floats, end: int, grid: Floats) -> float:
         return float("inf")
     p, q = reference / reference.sum(), spread / spread.sum()
     both = p > 0
-    # An empty bin of q under p would be infinite; a count far below one stands for it.
+    # An empty bin of q under p would be infinite; a share far below that of one value stands for it.
     return float((p[both] * np.log(p[both] / np.maximum(q[both], 1e-12))).sum())
 
 
