@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vit_deploy.errors import ExportFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from vit_deploy.facts import LayerClass
@@ -114,13 +114,14 @@ def describe_network(network: Any) -> dict[str, Any]:
             dtype = _word(layer.get_output(index).dtype)
             tensors[dtype] += 1
             arithmetic[dtype] += int(kind in _ARITHMETIC)
+    dtypes = _dtypes_by_class(network)
     return {
         "layers": dict(sorted(layers.items())),
         "tensors": dict(sorted(tensors.items())),
         "inputs": _tensors(network.get_input, network.num_inputs),
         "outputs": _tensors(network.get_output, network.num_outputs),
-        "precision": _bulk_precision(arithmetic),
-        "dtypes": _dtypes_by_class(network),
+        "precision": _quantised_to(dtypes.get("linear", {})) or _bulk_precision(arithmetic),
+        "dtypes": dtypes,
     }
 
 
@@ -155,6 +156,12 @@ def _dtypes_by_class(network: Any) -> dict[str, dict[str, int]]:
     ends += [network.get_output(index) for index in range(network.num_outputs)]
     counted["io"].update(_named(_word(tensor.dtype)) for tensor in ends)
     return {group: dict(sorted(found.items())) for group, found in counted.items() if found}
+
+
+def _quantised_to(linear: Mapping[str, int]) -> Precision | None:
+    """What most products with weights are of, where that is a type of 8 bits."""
+    kinds: tuple[Precision, ...] = ("int8", "fp8")
+    return next((kind for kind in kinds if 2 * linear.get(kind, 0) > sum(linear.values())), None)
 
 
 def _named(word: str) -> str:

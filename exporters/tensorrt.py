@@ -32,6 +32,7 @@ from vit_deploy.exporters._tensorrt_network import (
     parse_network,
 )
 from vit_deploy.protocols import ExportedFiles
+from vit_deploy.spec import PRECISIONS
 from vit_deploy.tensorrt_flavours import (
     FLAVOURS,
     best_availability,
@@ -59,7 +60,7 @@ class TensorRTExporter:
     format: ClassVar[str] = "tensorrt"
     description: ClassVar[str] = "TensorRT engine, for one range of NVIDIA GPUs and one version of TensorRT"
     Options: ClassVar[type] = TensorRTOptions
-    precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "fp16", "bf16"})
+    precisions: ClassVar[frozenset[Precision]] = frozenset(PRECISIONS)
     needs: ClassVar[str] = "onnx"
 
     def available(self) -> Availability:

@@ -33,7 +33,7 @@ MASSIVE = 8.0
 
 @dataclass(frozen=True)
 class Moments:
-    """What comes in, by channel of the last axis.
+    """What comes in, by channel of the last axis; each token weighs the inverse of its mean square.
 
     Attributes:
         mean: float32 ``(c,)``, of ordinary tokens.
@@ -144,6 +144,6 @@ def mean_error(weight: QuantisedWeight, moments: Moments) -> torch.Tensor:
 
     exact, coarse = weight.read(), weight.dequantised()
     axis = weight.inner
-    return torch.tensordot(coarse, moments.rounded, ([axis], [0])) - torch.tensordot(
-        exact, moments.mean, ([axis], [0])
-    )
+    given: torch.Tensor = torch.tensordot(coarse, moments.rounded, ([axis], [0]))
+    meant: torch.Tensor = torch.tensordot(exact, moments.mean, ([axis], [0]))
+    return given - meant

@@ -125,7 +125,7 @@ def zero_point(graph: ir.Model, kind: Kind) -> ir.Value:
 
     if kind == "int8":
         return constant(graph, "zero_point_int8", 0, "int8")
-    return constant(graph, "zero_point_fp8", 0, ml_dtypes.float8_e4m3fn)  # type: ignore[arg-type]
+    return constant(graph, "zero_point_fp8", 0, ml_dtypes.float8_e4m3fn)
 
 
 def _quantise_weight(

@@ -104,6 +104,7 @@ def _factors(graph: ir.Model, readers: Sequence[Place], largest: Floats, strengt
     active = torch.from_numpy(largest.astype("float32"))
     silent = (active <= 0) | (heaviest <= 0)
     factors = active.clamp_min(1e-30) ** strength / heaviest.clamp_min(1e-30) ** (1 - strength)
+    # Only ratios matter; around 1 they are farthest from where float32 ends.
     middle = factors[~silent].log().mean().exp() if bool((~silent).any()) else torch.tensor(1.0)
     factors = (factors / middle).clamp(1 / LIMIT, LIMIT)
     return torch.where(silent, torch.ones_like(factors), factors)
