@@ -133,11 +133,12 @@ def test_a_hint_that_was_changed_is_an_error(artefact: Artefact) -> None:
     ("precision", "able", "hint"),
     [
         ("fp32", ["FP32", "BF16"], "f32"),
-        ("bf16", ["FP32", "BF16"], "bf16"),
+        ("bf16", ["FP32", "BF16"], "f32"),
         ("bf16", ["FP32"], "f32"),
         ("fp16", ["FP32", "BF16"], "f32"),
         ("fp16", ["FP32", "FP16"], "f16"),
-        ("int8", ["FP32", "BF16", "INT8"], "f32"),
+        ("int8", ["FP32", "BF16", "INT8"], "bf16"),
+        ("int8", ["FP32", "INT8"], "f32"),
     ],
 )
 def test_the_hint_is_one_that_the_processor_keeps(precision: str, able: list[str], hint: str) -> None:
