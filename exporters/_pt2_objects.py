@@ -1,7 +1,7 @@
 """Object files that were compiled before: the same source with the same command gives the same ones.
 
-Two checkpoints of one architecture differ in weights alone, and those are not in the sources. A ViT-B/16 is
-then compiled in half the time. Entries that are damaged count as absent.
+Two checkpoints of one architecture differ in weights alone, and those are not in the sources. Entries that are
+damaged count as absent.
 """
 
 from __future__ import annotations
