@@ -49,7 +49,7 @@ peers: setup ## ours beside others' tools, each in its own environment, in one r
 	$(BIN)/python -m benchmarks.peers --output "$(RESULTS)/peers.json" --readme $(PEERS_FLAGS)
 
 precision: setup ## what bf16 and int8 gain, beside other tools' int8 and bf16, in one run for each model and batch size
-	$(BIN)/python -m benchmarks.peers.precision --output "$(RESULTS)/precision.json" $(PEERS_FLAGS)
+	$(BIN)/python -m benchmarks.peers.precision --output "$(RESULTS)/precision.json" --guide $(PEERS_FLAGS)
 
 agreement: setup ## whether our p50 is what OpenVINO's benchmark_app and a bare ONNX Runtime loop measure
 	$(BIN)/python benchmarks/agreement.py --output "$(RESULTS)/agreement.json"

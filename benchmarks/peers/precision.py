@@ -22,8 +22,8 @@ from benchmarks.peers.lowered import CALIBRATION_IMAGES, prepare_lowered, stale,
 from benchmarks.peers.measure import peer_entries
 from benchmarks.peers.models import MODELS, largest_batch
 from benchmarks.peers.ours import prepare_ours
-from benchmarks.peers.places import RESULTS
-from benchmarks.peers.precision_table import render_precision
+from benchmarks.peers.places import GUIDE, RESULTS
+from benchmarks.peers.precision_table import MARKS, render_guide, render_precision
 from benchmarks.peers.ratios import claims_of
 from benchmarks.peers.recipe import PreparationFailed
 from benchmarks.peers.running import (
@@ -40,6 +40,7 @@ from benchmarks.peers.running import (
     say,
     write,
 )
+from benchmarks.peers.table import insert
 from vit_deploy.environment import environment
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--models", default="vit-b,vit-ti", help="by comma (%(default)s)")
     add_flags(parser, COMPARISON, RESULTS / DEVICE / "precision.json", 3.0)
+    parser.add_argument("--guide", action="store_true", help="write the short table into the guide")
     parser.add_argument("--remake-ours", action="store_true", help="make our artefacts anew")
     return parser.parse_args(given)
 
@@ -81,6 +83,8 @@ def main() -> int:
     write(told.output, document)
     text = render_precision(document)
     told.output.with_suffix(".md").write_text(text, encoding="utf-8")
+    if told.guide:
+        insert(GUIDE, render_guide(document), MARKS)
     print(text.partition("\n## ")[0])
     return 0
 

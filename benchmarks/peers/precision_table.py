@@ -10,6 +10,9 @@ from benchmarks.peers.table import DASH, notes, number, render_groups
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MARKS = "<!-- precision: start; written by `make precision` -->", "<!-- precision: end -->"
+"""Between these stands the table of the guide."""
+
 
 def render_precision(document: dict[str, Any]) -> str:
     """``precision.md``, from ``precision.json``."""
@@ -28,6 +31,36 @@ def render_precision(document: dict[str, Any]) -> str:
         titles = {row["tool"]: row for row in group["rows"]}
         lines += [_claim(entry, group, titles) for entry in claims_of(group)]
     return "\n".join([*lines, "", *render_groups(document), *notes(document), ""])
+
+
+def render_guide(document: Mapping[str, Any]) -> str:
+    """For the guide: what each of ours takes, and how many times faster than eager in fp32 that is."""
+    told, groups = document["environment"], document["groups"]
+    heads = [f"{group['title']}, batch {group['batch_size']}" for group in groups]
+    lines = [
+        f"Median milliseconds on {told['cpu']}, {document['threads']} threads, and how many times faster than eager "
+        "in fp32, with its 95 % interval (`make precision`; every row, other tools' too, is in "
+        "`benchmarks/results/`):",
+        "",
+        f"| | {' | '.join(heads)} |",
+        f"| --- |{' ---: |' * len(heads)}",
+    ]
+    ours = list(dict.fromkeys(row["tool"] for group in groups for row in group["rows"] if row["ours"]))
+    for tool in ours:
+        rows = [next((row for row in group["rows"] if row["tool"] == tool), None) for group in groups]
+        title = next(row["title"] for row in rows if row is not None).replace("**vit-deploy** ", "")
+        lines.append(f"| {title} | {' | '.join(map(_gain, rows))} |")
+    return "\n".join(lines)
+
+
+def _gain(row: Mapping[str, Any] | None) -> str:
+    if row is None or not row.get("ok"):
+        return DASH
+    bounds = row["ratio_interval"]
+    if not bounds or bounds[0] == bounds[1]:
+        return number(row["p50_ms"])
+    low, high = (f"{1 / end:.2f}" for end in reversed(bounds))
+    return f"{number(row['p50_ms'])} · **{1 / row['ratio']:.2f} ×** ({low}–{high})"
 
 
 def _stale(document: Mapping[str, Any]) -> list[str]:

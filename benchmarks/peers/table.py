@@ -148,28 +148,28 @@ def _recipe(peer: dict[str, Any]) -> str:
     return f"- {peer['title']}: `{peer['command']}`"
 
 
-def require_place(readme: Path) -> str:
+def require_place(readme: Path, marks: tuple[str, str] = (START, END)) -> str:
     """The text of a file that has the two comments.
 
     Raises:
         PreparationFailed: when they are not there, or more than once.
     """
-    whole = readme.read_text(encoding="utf-8")
-    if whole.count(START) != 1 or whole.count(END) != 1 or whole.index(START) > whole.index(END):
-        raise PreparationFailed(f"{readme.name} lacks the lines {START!r} and {END!r}, once each and in order")
+    whole, (start, end) = readme.read_text(encoding="utf-8"), marks
+    if whole.count(start) != 1 or whole.count(end) != 1 or whole.index(start) > whole.index(end):
+        raise PreparationFailed(f"{readme.name} lacks the lines {start!r} and {end!r}, once each and in order")
     return whole
 
 
-def insert(readme: Path, text: str) -> None:
+def insert(readme: Path, text: str, marks: tuple[str, str] = (START, END)) -> None:
     """Put a table between the two comments of a file.
 
     Raises:
         PreparationFailed: when they are not there, or more than once.
     """
-    whole = require_place(readme)
-    before, _, rest = whole.partition(START)
-    after = rest.partition(END)[2]
-    readme.write_text(f"{before}{START}\n{text}\n{END}{after}", encoding="utf-8")
+    whole, (start, end) = require_place(readme, marks), marks
+    before, _, rest = whole.partition(start)
+    after = rest.partition(end)[2]
+    readme.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def inserted(readme: Path) -> str | None:
