@@ -16,6 +16,12 @@ than 5 % of the alarms are false. Run it on a machine that does nothing else.
 
     python benchmarks/detection.py
     python benchmarks/detection.py --output benchmarks/results/detection.json
+
+The trials may be parted over processes with a core each, and their documents put together:
+
+    taskset -c 0 python benchmarks/detection.py --power-trials 0 --alarm-trials 150 --output 1.json &
+    taskset -c 1 python benchmarks/detection.py --alarm-trials 50 --seed 1000 --output 2.json; wait
+    python benchmarks/detection.py --merge 1.json 2.json --output benchmarks/results/detection.json
 """
 
 from __future__ import annotations
@@ -226,6 +232,21 @@ def run_all(given: argparse.Namespace, case: Case, trials: list[Trial]) -> dict[
     return told
 
 
+def merged(paths: Sequence[Path], trials: list[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The trials of several documents of one machine, put into ``trials``; their settings, and where they ran."""
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    for document in documents:
+        for told in document["trials"]:
+            bounds = told["interval"]
+            kept = {**told, "disturbed": tuple(told["disturbed"]), "interval": bounds and tuple(bounds)}
+            trials.append(Trial(**kept))
+    if any(document["environment"] != documents[0]["environment"] for document in documents):
+        raise SystemExit("the documents are of different machines or versions")
+    if len({(trial.kind, trial.seed) for trial in trials}) < len(trials):
+        raise SystemExit("the documents have trials in common: give each part a --seed of its own")
+    return {"parts": [document["settings"] for document in documents]}, documents[0]["environment"]
+
+
 def verdict(told: dict[str, Any]) -> bool:
     """Whether what was shown is good enough."""
     power, alarm = told.get("power"), told.get("alarm")
@@ -243,17 +264,22 @@ def main() -> int:
     parser.add_argument("--alarm-seconds", type=float, default=14.0, help="about how long an A/A trial takes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
+    parser.add_argument("--merge", type=Path, nargs="+", default=[], help="documents to put together instead")
     given = parser.parse_args()
     trials: list[Trial] = []
-    with tempfile.TemporaryDirectory() as folder:
-        told = run_all(given, make_case(given.arch, Path(folder) / "bundle"), trials)
+    if given.merge:
+        told, where = merged(given.merge, trials)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            told = run_all(given, make_case(given.arch, Path(folder) / "bundle"), trials)
+        where = environment()
     found = summary(trials, given.seconds)
     ok = verdict(found)
     print(json.dumps(found, indent=2))
     if given.output:
         document = {
             "schema": "vit-deploy/detection/1",
-            "environment": environment(),
+            "environment": where,
             "arch": given.arch,
             "slow_down": given.slow_down,
             "limits": {"power": POWER, "alarms": ALARMS, "seconds": given.seconds},

@@ -26,6 +26,7 @@ ALIASES = {
     "pytorch": "eager",
     "jit": "torchscript",
     "ov": "openvino",
+    "aoti": "pt2",
 }
 """Short names users type."""
 

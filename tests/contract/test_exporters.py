@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FORMATS = registry.formats()
+MADE_AGAIN = [pytest.param(name, marks=pytest.mark.slow) if name == "pt2" else name for name in FORMATS]
+"""Where a test makes an artefact anew: to compile one takes ten seconds and more."""
 
 
 class Listener(Silent):
@@ -60,7 +62,7 @@ def test_what_it_made_is_there_and_is_told(name: str, exported: Callable) -> Non
     json.dumps(dict(made.files.facts), default=lambda value: list(value))
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", MADE_AGAIN)
 def test_same_input_same_bytes_and_no_machine_in_them(name: str, export: Callable) -> None:
     # TensorRT orders several outputs anew in each build; with one its plans are reproducible.
     first, second = (export(name, outputs=("logits",)) for _ in range(2))
@@ -72,7 +74,7 @@ def test_same_input_same_bytes_and_no_machine_in_them(name: str, export: Callabl
         assert str(first.folder).encode() not in data
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", MADE_AGAIN)
 def test_it_tells_its_progress(name: str, export: Callable) -> None:
     listener = Listener()
     export(name, progress=listener)

@@ -54,7 +54,11 @@ def test_the_first_rung_that_holds_is_taken_and_nothing_after_it(played):
 def test_what_fails_goes_on_to_the_next_rung(played):
     climb, _ = played(["onnx"], {"int8": Verdict(passed=False)})
     assert taken(climb) == {"onnx": "bf16"}
-    assert [(step.rung, step.held) for step in climb.steps] == [("int8", False), ("bf16", True)]
+    assert [(step.rung, step.held) for step in climb.steps] == [
+        ("int8", False),
+        ("mixed int8", False),
+        ("bf16", True),
+    ]
     assert climb.steps[0].why == "it is not equal"
     assert [outcome.precision for outcome in climb.outcomes] == ["bf16"]
 
@@ -112,3 +116,17 @@ def test_a_format_goes_where_it_can_be_made(played):
 def test_without_verification_nothing_can_be_chosen(played):
     with pytest.raises(UsageFailed, match="without verification"):
         played(["onnx"], {}, verify=False)
+
+
+def test_the_worst_layers_are_looked_for_where_plain_int8_does_not_hold(played):
+    failing = {"int8": Verdict(passed=False)}
+    _, calls = played(["onnx"], failing)
+    assert [options for precision, _, options in calls if precision == "int8"] == [{}, {"max_drop": 1.0}]
+    climb, calls = played(["onnx"], failing, options={"max_drop": 0.5})
+    assert [options for precision, _, options in calls if precision == "int8"] == [{"max_drop": 0.5}]
+    assert "looked for already" in climb.steps[1].why
+
+
+def test_an_option_that_no_format_takes_is_refused(played):
+    with pytest.raises(UsageFailed, match="'opset'"):
+        played(["torchscript"], {}, options={"opset": 17})

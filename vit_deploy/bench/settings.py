@@ -47,7 +47,7 @@ class Settings:
             two at least: what differs from one process to the next is seen in no other way.
     """
 
-    duration_s: float = 12.0
+    duration_s: float = 10.0
     rounds: int | None = None
     turn_s: float = 0.1
     precision_target: float = 0.01

@@ -64,7 +64,7 @@ _WHAT: tuple[Callable[[Any], Any], ...] = (
 
 _HOW: tuple[Callable[[Any], Any], ...] = (
     click.option(
-        "--duration", type=float, default=12.0, show_default=True, help="Seconds of samples for each case."
+        "--duration", type=float, default=10.0, show_default=True, help="Seconds of samples for each case."
     ),
     click.option(
         "--rounds", type=int, help="Turns that the time of a case is cut into.  [default: of 0.1 s each]"

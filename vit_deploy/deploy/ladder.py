@@ -5,7 +5,8 @@ computes fp16 as fp32. A rung holds where the artefact passes the parity gate of
 the budget that was given). Where no backend of this machine computes in it, it holds unless the range watch
 objects: the artefact enters the bundle as ``unverified`` as always, and the report says so.
 
-``mixed`` is fp16 but for the layers that :func:`vit_deploy.parity.mixed.needed_in_fp32` names.
+``mixed`` is fp16 but for the layers that :func:`vit_deploy.parity.mixed.needed_in_fp32` names; ``mixed int8`` is int8
+but for the worst layers, found by a search (:mod:`vit_deploy.quantisation.holding`).
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ ON_A_GPU = frozenset({"tensorrt"})
 KEEP = "keep_fp32"
 """The option of the ONNX exporter that keeps layers in fp32."""
 
+BUDGET = "max_drop"
+"""Its option that looks for the layers to keep in fp32, and the points that may be lost where nothing is said."""
+
+USUAL_BUDGET = 1.0
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -59,7 +65,12 @@ LADDERS: Mapping[str, tuple[Rung, ...]] = {
         Rung("bf16", "bf16"),
         Rung("fp32", "fp32"),
     ),
-    "cpu": (Rung("int8", "int8"), Rung("bf16", "bf16"), Rung("fp32", "fp32")),
+    "cpu": (
+        Rung("int8", "int8"),
+        Rung("mixed int8", "int8", mixed=True),
+        Rung("bf16", "bf16"),
+        Rung("fp32", "fp32"),
+    ),
 }
 """The rungs of each kind of device, the fastest first."""
 
@@ -136,7 +147,6 @@ def export_auto(
         UsageFailed: where verification is switched off; and as ``export_model`` does.
         ParityFailed, OutputFailed: as ``export_model`` does.
     """
-    climber = _Climber(model, output, images, dict(options or {}), progress or Silent(), others)
     if not others.get("verify", True):
         raise UsageFailed(
             "--dtype auto was asked for without verification",
@@ -144,6 +154,13 @@ def export_auto(
             next_command="leave --no-verify out, or name a precision",
         )
     names = list(dict.fromkeys(map(registry.canonical, formats)))
+    given = dict(options or {})
+    unfit = sorted(set(given) - set(_fitting(given, names)))
+    if unfit:
+        raise UsageFailed(
+            f"none of {', '.join(names)} takes {unfit[0]!r}", next_command="vit-deploy export --help"
+        )
+    climber = _Climber(model, output, images, given, progress or Silent(), others)
     kind = device or _devices()[0]
     for ladder in LADDERS:
         mine = [name for name in names if ("cuda" if name in ON_A_GPU else kind) == ladder]
@@ -201,6 +218,9 @@ class _Climber:
 
     def _before(self, rung: Rung) -> tuple[str, dict[str, Any]]:
         """Why a rung need not be tried, if so, and the exporters' options at it."""
+        if rung.precision == "int8" and rung.mixed:
+            told = "--max-drop was given, so the worst layers were looked for already"
+            return (told if BUDGET in self._options else ""), {BUDGET: USUAL_BUDGET, **self._options}
         if rung.precision != "fp16" or not isinstance(self._model.config, ViTConfig):
             return ("nothing is known of the inside of this model" if rung.mixed else ""), self._options
         from vit_deploy.parity.mixed import needed_in_fp32

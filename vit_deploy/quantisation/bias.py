@@ -33,7 +33,7 @@ MASSIVE = 8.0
 
 @dataclass(frozen=True)
 class Moments:
-    """What comes in, by channel of the last axis; each token weighs the inverse of its mean square.
+    """What comes in, by channel of the last axis.
 
     Attributes:
         mean: float32 ``(c,)``, of ordinary tokens.

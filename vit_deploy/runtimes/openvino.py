@@ -219,9 +219,9 @@ def _refuse_other(artefact: Artefact, computed: Precision | None) -> None:
 
 
 _ASKED: dict[Precision, str] = {"fp16": "f16", "int8": "bf16"}
-"""What to ask for where it is not f32. A graph in bf16 is taken at its word with f32: with bf16 what it keeps in
-fp32, and the resize in it, would be computed in bf16 too. Of one in int8 the rest is bf16, a tenth faster than
-with f32 on a ViT-B/16; it is judged by decisions, and by those that were computed so."""
+"""What to ask for where it is not f32. A graph in bf16 is taken at its word with f32: with bf16 what it keeps
+in fp32, and the resize in it, would be computed in bf16 too. Of one in int8 the rest is bf16, a tenth faster
+than with f32 on a ViT-B/16; it is judged by decisions, and by those that were computed so."""
 
 
 def _hint(core: Any, precision: Precision) -> str:
