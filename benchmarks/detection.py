@@ -233,7 +233,7 @@ def run_all(given: argparse.Namespace, case: Case, trials: list[Trial]) -> dict[
 
 
 def merged(paths: Sequence[Path], trials: list[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The trials of several documents of one machine, put into ``trials``; their settings, and where they ran."""
+    """The trials of several documents of one machine go into ``trials``; their settings, and where they ran."""
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     for document in documents:
         for told in document["trials"]:

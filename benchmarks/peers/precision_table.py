@@ -38,8 +38,8 @@ def render_guide(document: Mapping[str, Any]) -> str:
     told, groups = document["environment"], document["groups"]
     heads = [f"{group['title']}, batch {group['batch_size']}" for group in groups]
     lines = [
-        f"Median milliseconds on {told['cpu']}, {document['threads']} threads, and how many times faster than eager "
-        "in fp32, with its 95 % interval (`make precision`; every row, other tools' too, is in "
+        f"Median milliseconds on {told['cpu']}, {document['threads']} threads, and how many times faster than "
+        "eager in fp32, with its 95 % interval (`make precision`; every row, other tools' too, is in "
         "`benchmarks/results/`):",
         "",
         f"| | {' | '.join(heads)} |",

@@ -5,8 +5,8 @@ computes fp16 as fp32. A rung holds where the artefact passes the parity gate of
 the budget that was given). Where no backend of this machine computes in it, it holds unless the range watch
 objects: the artefact enters the bundle as ``unverified`` as always, and the report says so.
 
-``mixed`` is fp16 but for the layers that :func:`vit_deploy.parity.mixed.needed_in_fp32` names; ``mixed int8`` is int8
-but for the worst layers, found by a search (:mod:`vit_deploy.quantisation.holding`).
+``mixed`` is fp16 but for the layers that :func:`vit_deploy.parity.mixed.needed_in_fp32` names; ``mixed int8``
+is int8 but for the worst layers, found by a search (:mod:`vit_deploy.quantisation.holding`).
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ KEEP = "keep_fp32"
 """The option of the ONNX exporter that keeps layers in fp32."""
 
 BUDGET = "max_drop"
-"""Its option that looks for the layers to keep in fp32, and the points that may be lost where nothing is said."""
+"""Its option that looks for the layers to keep in fp32."""
 
 USUAL_BUDGET = 1.0
+"""Points that may be lost where nothing is said."""
 
 
 @dataclass(frozen=True)

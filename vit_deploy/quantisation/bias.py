@@ -81,7 +81,7 @@ def measure_moments(
 
 
 def _sums(values: torch.Tensor, scale: float, kind: Kind) -> torch.Tensor:
-    """float64 ``(5, c)``: ordinary rows, those rounded, all squares; how many are ordinary, how many there are."""
+    """float64 ``(5, c)``: ordinary rows, those rounded, all squares; how many are ordinary, how many in all."""
     import torch
 
     ordinary = values[_ordinary(values)]

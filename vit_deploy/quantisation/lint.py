@@ -1,4 +1,4 @@
-"""The last word on a quantised graph: is every product quantised that should be, and in a form that all take?"""
+"""The last word on a quantised graph: is what should be quantised so, and in a form that all take?"""
 
 from __future__ import annotations
 

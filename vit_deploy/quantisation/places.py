@@ -2,7 +2,7 @@
 
 A place is a ``MatMul``, ``Gemm`` or ``Conv`` whose second operand is a weight that lies unread in the
 checkpoint. It has the name of the module that the weight belongs to, as ``vit-deploy inspect`` shows it.
-Tables that the graph carries itself (those that resize a picture) are no weights of a model and stay as they are.
+Tables that the graph carries itself, such as those that resize a picture, are no weights and stay as they are.
 """
 
 from __future__ import annotations

@@ -3,13 +3,13 @@
 A tensor is quantised in one range, so a channel ten times larger than the others leaves those a tenth of the
 codes; weights have a range for each output channel and do not mind. Channel ``j`` is divided by
 ``max|x_j|**a / max|w_j|**(1 - a)``, and the row of the weight that reads it multiplied (Xiao et al. 2023,
-https://arxiv.org/abs/2211.10438, equation 4). It is done where the division is free and exact, but for float32's
-own rounding, because something linear in each channel stands before:
+https://arxiv.org/abs/2211.10438, equation 4). It is done where the division is free and exact, but for
+float32's own rounding, because something linear in each channel stands before:
 
 * the weight and bias of a ``LayerNormalization``: before qkv and fc1;
 * the columns of the product that made the channel, through ``Attention`` (which mixes each channel of the
-  values among tokens only), a gate's ``Mul``, ``Relu``, ``Split`` and a bias: qkv before proj; fc1 before fc2 in
-  a gated MLP or one with ReLU. Through a GELU it cannot be done.
+  values among tokens only), a gate's ``Mul``, ``Relu``, ``Split`` and a bias: qkv before proj; fc1 before fc2
+  in a gated MLP or one with ReLU. Through a GELU it cannot be done.
 """
 
 from __future__ import annotations
