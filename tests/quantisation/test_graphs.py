@@ -231,3 +231,16 @@ def test_tensorrt_builds_fp8_as_well(small_model, tmp_path, rtx):
     )
     assert [outcome.error for outcome in outcomes] == [None, None]
     assert outcomes[1].record.facts["dtypes"]["linear"]["fp8"] == 4 * small_model.vit_config.depth
+
+
+def test_other_ranges_take_no_second_look_at_the_pictures(small_model, monkeypatch):
+    from vit_deploy.quantisation import cache
+
+    looks, real = [], cache.observe
+    monkeypatch.setattr(cache, "observe", lambda *given, **named: looks.append(1) or real(*given, **named))
+    lowered(small_model, ranges="mse")
+    assert len(looks) == 2  # the channels, and the ranges once they are smoothed
+    lowered(small_model, ranges="minmax")
+    assert len(looks) == 2
+    lowered(small_model, smooth_quant=0.3)
+    assert len(looks) == 3

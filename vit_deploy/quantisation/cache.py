@@ -77,7 +77,8 @@ class CalibrationCache:
 
         path = self._path(name)
         try:
-            with np.load(path, allow_pickle=False) as entry:
+            # numpy leaves a file open that it opened and cannot make sense of.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as entry:
                 seen = _unpacked(name, {key: entry[key] for key in entry.files})
             os.utime(path)  # it was used just now
         except _UNREADABLE:

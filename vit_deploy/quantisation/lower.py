@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from vit_deploy.errors import UsageFailed
 from vit_deploy.graph.precision import Lowered
 from vit_deploy.quantisation.bias import correct_biases, measure_moments
+from vit_deploy.quantisation.cache import observe_once
 from vit_deploy.quantisation.holding import NO_SEARCH, WORST, keep_worst
 from vit_deploy.quantisation.insert import part_biases_from_gelu, quantise
 from vit_deploy.quantisation.lint import lint_quantised
-from vit_deploy.quantisation.observe import observe
 from vit_deploy.quantisation.places import find_places, sources, wide_places
 from vit_deploy.quantisation.ranges import threshold
 from vit_deploy.quantisation.samples import choose_samples
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from vit_deploy.graph.options import OnnxOptions
     from vit_deploy.protocols import Arrays, Progress
+    from vit_deploy.quantisation.observe import Observed
     from vit_deploy.quantisation.places import Place
     from vit_deploy.quantisation.samples import Samples
     from vit_deploy.quantisation.weights import Kind
@@ -53,6 +54,28 @@ class Calibration:
     spec: IOSpec
     samples: Samples
     progress: Progress
+
+    def seen(
+        self, tensors: Sequence[str], settings: Mapping[str, Any], limit: int | None = None
+    ) -> dict[str, Observed]:
+        """What these tensors are on the pictures, or the first ``limit``; kept from one export to the next.
+
+        Args:
+            tensors: names of values.
+            settings: what was done to the graph's weights; see :func:`observe_once`.
+            limit: of the pictures.
+        """
+        few = self.samples if limit is None else self.samples.first(limit)
+        return observe_once(
+            self.graph,
+            self.model,
+            self.spec,
+            few,
+            tensors,
+            settings=settings,
+            batch_size=_BATCH,
+            progress=self.progress,
+        )
 
     def batches(self, limit: int | None = None) -> Iterator[Arrays]:
         """The pictures, or the first ``limit`` of them."""
@@ -132,13 +155,8 @@ def _smooth(calibration: Calibration, places: Sequence[Place], options: OnnxOpti
     if not options.smooth_quant:
         return {}
     calibration.progress.phase("Looking for channels that are larger than others", total=_SOME)
-    seen = observe(
-        calibration.graph,
-        calibration.spec,
-        sources([place for place in places if place.operator != "Conv"]),
-        calibration.batches(_SOME),
-        progress=calibration.progress,
-    )
+    tensors = sources([place for place in places if place.operator != "Conv"])
+    seen = calibration.seen(tensors, {}, limit=_SOME)
     largest = {name: found.channel_max for name, found in seen.items()}
     return smooth(calibration.graph, places, largest, options.smooth_quant)
 
@@ -148,13 +166,8 @@ def _scales(
 ) -> dict[str, float]:
     """The value of a step for each tensor that comes into a place."""
     calibration.progress.phase("Calibrating the ranges of activations", total=calibration.samples.count)
-    seen = observe(
-        calibration.graph,
-        calibration.spec,
-        sources(places),
-        calibration.batches(),
-        progress=calibration.progress,
-    )
+    smoothed = {"strength": options.smooth_quant, "pictures": _SOME, "layers": [place.name for place in places]}
+    seen = calibration.seen(sources(places), {"smoothed": smoothed})
     levels = LEVELS[kind]
     return {name: threshold(found, options.ranges, levels=levels) / levels for name, found in seen.items()}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vit_deploy.errors import HostileInput, ImportFailed, UsageFailed, VitDeployError
@@ -56,6 +56,10 @@ class Samples:
     digest: str
     count: int
     skipped: tuple[str, ...] = ()
+
+    def first(self, count: int) -> Samples:
+        """The first so many of them."""
+        return replace(self, paths=self.paths[:count], count=min(count, self.count))
 
     def batches(self, model: Model, spec: IOSpec, batch_size: int) -> Iterator[Arrays]:
         """The pictures through the model's preprocessing, in order, a batch in memory at a time.
