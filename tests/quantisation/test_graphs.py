@@ -233,9 +233,10 @@ def test_tensorrt_builds_fp8_as_well(small_model, tmp_path, rtx):
     assert outcomes[1].record.facts["dtypes"]["linear"]["fp8"] == 4 * small_model.vit_config.depth
 
 
-def test_other_ranges_take_no_second_look_at_the_pictures(small_model, monkeypatch):
+def test_other_ranges_take_no_second_look_at_the_pictures(small_model, tmp_path, monkeypatch):
     from vit_deploy.quantisation import cache
 
+    monkeypatch.setenv("VIT_DEPLOY_CACHE", str(tmp_path))
     looks, real = [], cache.observe
     monkeypatch.setattr(cache, "observe", lambda *given, **named: looks.append(1) or real(*given, **named))
     lowered(small_model, ranges="mse")
