@@ -62,8 +62,9 @@ class Compiler:
         self._pool = ThreadPoolExecutor(2)
         self._begun: list[Future[None]] = []
         self._made_by = (get_compiler_version_info(get_cpp_compiler()), torch.__version__)
+        library = shlex.quote(f"-ffile-prefix-map={Path(torch.__file__).parent}=torch")
         self._compile = (
-            f" -ffile-prefix-map={Path(torch.__file__).parent}=torch -frandom-seed={NAME} -g0 "
+            f" {library} -frandom-seed={NAME} -g0 "
             "-ffile-prefix-map="  # and the folder that its source lies in
         )
         self._link = " -Wl,--build-id=none -s"

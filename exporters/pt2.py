@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 
 from vit_deploy.errors import BackendMissing, UsageFailed
@@ -79,6 +80,12 @@ class Pt2Exporter:
     def available(self) -> Availability:
         """See :class:`vit_deploy.protocols.Exporter`."""
         found = supported()
+        home = find_spec("torch")
+        if home is not None and home.origin and any(map(str.isspace, home.origin)):
+            return Availability.no(
+                "PyTorch lies in a folder with a space in its path, which its own linker commands do not survive",
+                "install vit-deploy into an environment whose path has no space",
+            )
         return found if not found.ok else _compiler(os.environ.get("CXX", "g++"))
 
     def export(

@@ -19,7 +19,7 @@ def test_a_format_says_who_opens_it(invoke):
     rows = {row["name"]: row for row in invoke("formats", "--json").json["formats"]}
     assert rows["onnx"]["backends"] == ["onnxruntime", "openvino"]
     assert rows["tensorrt"]["needs"] == "onnx"
-    assert set(rows["tensorrt"]["precisions"]) <= {"fp32", "fp16", "bf16"}
+    assert set(rows["tensorrt"]["precisions"]) == {"fp32", "fp16", "bf16", "int8", "fp8"}
 
 
 def test_what_is_missing_is_listed_with_its_mend(invoke, monkeypatch: pytest.MonkeyPatch):

@@ -29,6 +29,10 @@ from vit_deploy.pt2_target import Target, check_target
 from vit_deploy.runtimes.pt2 import RUNTIME
 from vit_deploy.weights.random import random_model
 
+pytestmark = pytest.mark.skipif(
+    not EXPORTER.available().ok, reason=f"pt2 cannot be compiled here: {EXPORTER.available().reason}"
+)
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
