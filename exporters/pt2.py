@@ -83,7 +83,7 @@ class Pt2Exporter:
         home = find_spec("torch")
         if home is not None and home.origin and any(map(str.isspace, home.origin)):
             return Availability.no(
-                "PyTorch lies in a folder with a space in its path, which its own linker commands do not survive",
+                "PyTorch lies in a folder with a space in its path, where its own linker commands fail",
                 "install vit-deploy into an environment whose path has no space",
             )
         return found if not found.ok else _compiler(os.environ.get("CXX", "g++"))
